@@ -1,0 +1,14 @@
+//! What every process of ours does, whatever its role: configuration, logs, metrics, sockets,
+//! shutdown, exit codes, backoff. It knows no role: a word like "node" or "movie" has no place here.
+
+pub mod backoff;
+pub mod config;
+pub mod failure;
+pub mod logs;
+pub mod metrics;
+pub mod notify;
+pub mod shutdown;
+pub mod sockets;
+
+pub use failure::{Exit, Failure};
+pub use shutdown::Shutdown;

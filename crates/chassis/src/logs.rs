@@ -1,0 +1,178 @@
+//! Logs: one JSON object a line, or text on a terminal; to stderr, and to a file as well where one
+//! is given. stdout is left to a command's own output.
+
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::Failure;
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Format {
+    /// Text where stderr is a terminal, JSON elsewhere.
+    pub fn detect() -> Self {
+        if std::io::stderr().is_terminal() {
+            Self::Text
+        } else {
+            Self::Json
+        }
+    }
+}
+
+/// What to log, and where.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub format: Format,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,gateway=debug`.
+    pub level: String,
+    /// Appended to, beside stderr.
+    pub file: Option<PathBuf>,
+}
+
+/// A log file that can be opened anew after it was renamed (rotation).
+#[derive(Clone, Debug)]
+pub struct Reopen {
+    path: PathBuf,
+    file: Arc<Mutex<File>>,
+}
+
+impl Reopen {
+    /// Opens the path anew, for append; the old file stays in use when that fails.
+    pub fn reopen(&self) -> std::io::Result<()> {
+        let file = append(&self.path)?;
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        Ok(())
+    }
+}
+
+fn append(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Starts logging for the whole process; call once. Returns the handle to reopen the file with,
+/// where there is one. Fails on a wrong level or a file that cannot be opened (exit 64).
+pub fn start(settings: &Settings) -> Result<Option<Reopen>, Failure> {
+    let filter = EnvFilter::try_new(&settings.level).map_err(|error| {
+        Failure::configuration(
+            format!("read the log level `{}`", settings.level),
+            error,
+            "use error, warn, info, debug or trace",
+        )
+    })?;
+    let reopen = settings.file.as_deref().map(open_file).transpose()?;
+    let writer = Writer {
+        file: reopen.clone(),
+    };
+    let registry = tracing_subscriber::registry().with(filter);
+    let result = match settings.format {
+        Format::Json => registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_target(false)
+                    .with_current_span(false)
+                    .with_span_list(false)
+                    .with_writer(writer),
+            )
+            .try_init(),
+        Format::Text => registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_ansi(std::io::stderr().is_terminal() && reopen.is_none())
+                    .with_target(false)
+                    .with_writer(writer),
+            )
+            .try_init(),
+    };
+    result.map_err(|error| Failure::run_time("start logging", error, String::new()))?;
+    Ok(reopen)
+}
+
+fn open_file(path: &Path) -> Result<Reopen, Failure> {
+    let file = append(path).map_err(|error| {
+        Failure::configuration(
+            format!("open the log file {}", path.display()),
+            error,
+            "create its folder, make it writable for this user, or choose another with --log-file",
+        )
+    })?;
+    Ok(Reopen {
+        path: path.to_owned(),
+        file: Arc::new(Mutex::new(file)),
+    })
+}
+
+/// Writes each line to stderr and, where there is one, to the file.
+#[derive(Clone)]
+struct Writer {
+    file: Option<Reopen>,
+}
+
+impl Write for Writer {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        // A full disk or a closed terminal must not end the process: a lost line is the lesser harm.
+        let _ = std::io::stderr().write_all(line);
+        if let Some(reopen) = &self.file {
+            let mut file = reopen.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = file.write_all(line);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Writer {
+    type Writer = Writer;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renamed_file_is_opened_anew() {
+        let folder = std::env::temp_dir().join(format!("bingo-logs-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("main.log");
+        let mut writer = Writer {
+            file: Some(open_file(&path).unwrap()),
+        };
+        writer.write_all(b"one\n").unwrap();
+        std::fs::rename(&path, folder.join("main.log.1")).unwrap();
+        writer.file.as_ref().unwrap().reopen().unwrap();
+        writer.write_all(b"two\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_log_file_in_a_missing_folder_names_it_and_the_remedy() {
+        let failure = open_file(Path::new("/nonexistent/main.log"))
+            .unwrap_err()
+            .to_string();
+        assert!(failure.contains("/nonexistent/main.log"), "{failure}");
+        assert!(failure.contains("--log-file"), "{failure}");
+    }
+}

@@ -1,0 +1,123 @@
+//! The metrics that gateways and nodes share, under the names of OpenTelemetry's HTTP conventions,
+//! and the text that Prometheus reads. Label values are bounded: callers pass route templates, never
+//! paths.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Content type of the text that `encode` returns.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Bucket bounds in seconds (interfaces.md "Metrics"); 0.4 and 1 are the SLA's own.
+const BOUNDS: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+];
+
+/// Labels of one request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// Route template such as `/api/movie/{id}`; `other` for a path that no route names.
+    pub http_route: &'static str,
+    /// `GET`, `POST`, …; `other` for a method that the contract does not know.
+    pub http_request_method: &'static str,
+    pub http_response_status_code: u16,
+    /// `1.0`, `1.1`, `2`, `3`.
+    pub network_protocol_version: &'static str,
+}
+
+#[derive(Clone, Debug)]
+struct Buckets;
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(BOUNDS)
+    }
+}
+
+/// Duration and number of the requests that this process serves; probes are left out by callers.
+#[derive(Clone, Debug)]
+pub struct HttpServer {
+    duration: Family<RequestLabels, Histogram, Buckets>,
+    /// Requests that are being served now.
+    pub active: Gauge,
+}
+
+impl HttpServer {
+    /// Registers `http_server_request_duration_seconds` and `http_server_active_requests`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            duration: Family::new_with_constructor(Buckets),
+            active: <_>::default(),
+        };
+        registry.register(
+            "http_server_request_duration_seconds",
+            "Time from a request's head to the end of its answer's body, in seconds",
+            metrics.duration.clone(),
+        );
+        registry.register(
+            "http_server_active_requests",
+            "Requests that are being served now",
+            metrics.active.clone(),
+        );
+        metrics
+    }
+
+    /// Records one finished request.
+    pub fn observe(&self, labels: &RequestLabels, seconds: f64) {
+        self.duration.get_or_create(labels).observe(seconds);
+    }
+}
+
+/// The label value of a request method.
+pub fn method_label(method: &str) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
+    KNOWN
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
+}
+
+/// The registry's metrics in the text that Prometheus reads (OpenMetrics 1.0).
+pub fn encode(registry: &Registry) -> String {
+    let mut text = String::with_capacity(16 * 1024);
+    // Writing to a String cannot fail; a metric that cannot be encoded leaves the rest in place.
+    if prometheus_client::encoding::text::encode(&mut text, registry).is_err() {
+        tracing::error!("a metric could not be encoded");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_shows_in_the_bucket_of_its_duration() {
+        let mut registry = Registry::default();
+        let metrics = HttpServer::register(&mut registry);
+        let labels = RequestLabels {
+            http_route: "/api/movie/{id}",
+            http_request_method: method_label("GET"),
+            http_response_status_code: 200,
+            network_protocol_version: "1.1",
+        };
+        metrics.observe(&labels, 0.3);
+        let text = encode(&registry);
+        assert!(
+            text.contains("http_server_request_duration_seconds_count{"),
+            "{text}"
+        );
+        assert!(
+            text.contains("le=\"0.4\",http_route=\"/api/movie/{id}\""),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn unknown_methods_share_one_label_value() {
+        assert_eq!(method_label("BREW"), "other");
+    }
+}
