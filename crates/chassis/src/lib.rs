@@ -7,6 +7,7 @@ pub mod failure;
 pub mod logs;
 pub mod metrics;
 pub mod notify;
+pub mod random;
 pub mod shutdown;
 pub mod sockets;
 
