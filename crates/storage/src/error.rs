@@ -1,0 +1,217 @@
+//! What can go wrong between us and PostgreSQL, typed by whose fault it is: the configuration's, the
+//! server's, or the statement's. The SQLSTATE decides once, here, whether a thing may be tried again
+//! and what its remedy is, so that no caller compares error texts.
+//! Source of the codes: PostgreSQL appendix A, "Error Codes".
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+/// A failed piece of work on the database.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No host of the cluster answered as a writable server.
+    #[error("no host of the cluster took the connection: {}", List(.attempts))]
+    Unreachable { attempts: Vec<Attempt> },
+
+    /// The server went away, refuses for now, or is no longer the primary. Nothing is wrong with the
+    /// statement; it may or may not have been run.
+    #[error("{attempted}: the database is unavailable")]
+    Unavailable {
+        attempted: String,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+
+    /// The server ran the statement and refused it.
+    #[error("{attempted}")]
+    Query {
+        attempted: String,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+
+    /// No answer within our own limit.
+    #[error("{attempted}: no answer within {}", chassis::config::format_duration(*.after))]
+    Deadline { attempted: String, after: Duration },
+
+    /// A setting cannot be used as it is.
+    #[error("{key}: {why}")]
+    InvalidConfiguration {
+        key: String,
+        why: String,
+        remedy: String,
+    },
+
+    /// The database holds something that we must not touch.
+    #[error("{attempted}: {why}")]
+    Refused {
+        attempted: String,
+        why: String,
+        remedy: String,
+    },
+}
+
+/// One host that was asked, and what it answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// `address:port`, or the folder of a Unix socket.
+    pub host: String,
+    pub answer: String,
+}
+
+impl Error {
+    /// Sorts a driver error into `Unavailable` or `Query`; `attempted` reads like "fill movies".
+    pub fn query(attempted: impl Into<String>, source: tokio_postgres::Error) -> Self {
+        let attempted = attempted.into();
+        if is_unavailable(&source) {
+            Self::Unavailable { attempted, source }
+        } else {
+            Self::Query { attempted, source }
+        }
+    }
+
+    /// A setting that cannot be used: its key, why, and what to write instead.
+    pub fn configuration(
+        key: impl Into<String>,
+        why: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::InvalidConfiguration {
+            key: key.into(),
+            why: why.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// True if the same work may succeed later or on another server without anybody changing it.
+    /// It says nothing of whether the work took effect.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Deadline { .. } => true,
+            Self::Query { source, .. } => source.code().is_some_and(|code| {
+                *code == SqlState::T_R_SERIALIZATION_FAILURE
+                    || *code == SqlState::T_R_DEADLOCK_DETECTED
+                    || *code == SqlState::LOCK_NOT_AVAILABLE
+            }),
+            Self::InvalidConfiguration { .. } | Self::Refused { .. } => false,
+        }
+    }
+
+    /// True where the pool of this host must be dropped and roles looked at again (stack.md, trap 8).
+    pub fn is_unavailable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Deadline { .. }
+        )
+    }
+
+    /// The SQLSTATE, where a server sent one.
+    pub fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Query { source, .. } | Self::Unavailable { source, .. } => source.code(),
+            _ => None,
+        }
+    }
+
+    /// What to do about it; empty where there is nothing better than trying again.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::InvalidConfiguration { remedy, .. } | Self::Refused { remedy, .. } => {
+                remedy.clone()
+            }
+            Self::Unreachable { .. } => {
+                "check that PostgreSQL runs there, and postgres_cluster in the configuration".into()
+            }
+            _ => self
+                .code()
+                .map_or(String::new(), |code| remedy_of(code).into()),
+        }
+    }
+}
+
+/// A connection that is gone, and the codes after which a host's connections are worth nothing.
+fn is_unavailable(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => {
+            code.code().starts_with("08")
+                || *code == SqlState::ADMIN_SHUTDOWN
+                || *code == SqlState::CRASH_SHUTDOWN
+                || *code == SqlState::CANNOT_CONNECT_NOW
+                || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+                || *code == SqlState::TOO_MANY_CONNECTIONS
+        }
+        // Without a code there are only broken connections and mistakes of ours; see `is_closed`.
+        None => error.is_closed() || source_is_io(error),
+    }
+}
+
+fn source_is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+fn remedy_of(code: &SqlState) -> &'static str {
+    match *code {
+        SqlState::DISK_FULL => {
+            "the server's disk is full: free space there and run the command again, it goes on \
+             where it stopped"
+        }
+        SqlState::INSUFFICIENT_PRIVILEGE => {
+            "let this user create tables: GRANT CREATE, USAGE ON SCHEMA public TO it, or make it \
+             the owner of the database"
+        }
+        SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+            "correct user and password (BINGO_POSTGRES_PASSWORD, password_file, password)"
+        }
+        SqlState::UNDEFINED_TABLE => "fill the database first: bingo prepare_db",
+        SqlState::TOO_MANY_CONNECTIONS => "raise max_connections of the server",
+        SqlState::READ_ONLY_SQL_TRANSACTION => "name the primary among postgres_cluster.hosts",
+        _ => "",
+    }
+}
+
+/// `host: answer; host: answer`.
+struct List<'a>(&'a [Attempt]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, attempt) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{}: {}", attempt.host, attempt.answer)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreachable_cluster_names_each_host_and_its_answer() {
+        let attempt = |host: &str, answer: &str| Attempt {
+            host: host.into(),
+            answer: answer.into(),
+        };
+        let error = Error::Unreachable {
+            attempts: vec![
+                attempt("a:5432", "connection refused"),
+                attempt("b:1", "in recovery"),
+            ],
+        };
+        assert_eq!(
+            error.to_string(),
+            "no host of the cluster took the connection: a:5432: connection refused; b:1: in recovery"
+        );
+        assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn a_wrong_setting_is_never_worth_a_retry() {
+        let error = Error::configuration("ssl_mode", "no TLS yet", "write disable");
+        assert!(!error.is_retryable());
+        assert_eq!(error.to_string(), "ssl_mode: no TLS yet");
+        assert_eq!(error.remedy(), "write disable");
+    }
+}
