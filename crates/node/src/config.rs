@@ -1,0 +1,171 @@
+//! The configuration file of `run_server`: the vendor's keys (contract.md section 2) and ours beside
+//! them. Every key has a default, so the vendor's own file is a whole one.
+//!
+//! Left out: flags and environment variables, which the command lays over this.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chassis::Failure;
+use serde::{Deserialize, Serialize};
+use storage::PostgresCluster;
+
+use crate::identity::DEFAULT_EMAIL;
+
+/// The configuration of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Decides the port and the log folder where nothing else names them.
+    pub student_email: String,
+    pub postgres_cluster: PostgresCluster,
+    /// Where the API is served; `None`: all interfaces, on the port of the e-mail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Where `/metrics` and `/health` are served; `None`: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<SocketAddr>,
+    /// The `host` of answers; `None`: the machine's host name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What `/long_dummy` takes. From the deadline on it would always fail.
+    #[serde(with = "chassis::config::duration")]
+    pub long_dummy_duration: Duration,
+    /// How long a node that is told to end answers its probes as draining while it still accepts.
+    /// Too low: gateways have not seen it and send requests to a closed port; too high: ends late.
+    #[serde(with = "chassis::config::duration")]
+    pub drain_delay: Duration,
+    /// How long requests in flight may take to finish after that. Too low: they are broken off;
+    /// above the supervisor's stop timeout: the process is killed.
+    #[serde(with = "chassis::config::duration")]
+    pub drain_deadline: Duration,
+    pub limits: Limits,
+}
+
+/// Bounds of what clients may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Open connections; more wait in the kernel's queue. Too low: gateways wait for each other's
+    /// idle connections; too high: the process runs out of descriptors.
+    pub connections_max: u32,
+    /// Bytes of a request's line and header fields together; more is answered 431.
+    #[serde(with = "chassis::config::size")]
+    pub head_bytes_max: u64,
+    /// How long a connection may take to send a head, and may idle between requests. Too low: idle
+    /// connections die under a gateway's next request; too high: dead clients hold memory.
+    #[serde(with = "chassis::config::duration")]
+    pub head_timeout: Duration,
+    /// Bytes of a request's body; more is answered 413.
+    #[serde(with = "chassis::config::size")]
+    pub body_bytes_max: u64,
+    /// How long a request's body may take to arrive; then 408.
+    #[serde(with = "chassis::config::duration")]
+    pub body_timeout: Duration,
+    /// How long producing an answer may take (the vendor's 20 s); then 504.
+    #[serde(with = "chassis::config::duration")]
+    pub deadline: Duration,
+    /// How long the next 64 KiB of a list may wait for the database or for the client; then the
+    /// body is broken off.
+    #[serde(with = "chassis::config::duration")]
+    pub stall_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            student_email: DEFAULT_EMAIL.to_owned(),
+            postgres_cluster: PostgresCluster::default(),
+            listen: None,
+            admin_listen: None,
+            name: None,
+            long_dummy_duration: Duration::from_secs(3),
+            drain_delay: Duration::from_millis(500),
+            drain_deadline: Duration::from_secs(25),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            head_bytes_max: 64 * 1024,
+            head_timeout: Duration::from_secs(75),
+            body_bytes_max: 64 * 1024,
+            body_timeout: Duration::from_secs(10),
+            deadline: Duration::from_secs(20),
+            stall_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Config {
+    /// The vendor's default file, byte for byte; ours are not in it, so that it stays the vendor's.
+    pub fn default_yaml() -> &'static str {
+        DEFAULT_YAML
+    }
+
+    /// The node's name in answers.
+    pub fn host_name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| {
+            let machine = rustix::system::uname();
+            machine.nodename().to_string_lossy().into_owned()
+        })
+    }
+}
+
+/// The effective configuration as YAML, secrets hidden. Fails only on values that YAML cannot
+/// express.
+pub fn masked_yaml(config: &Config) -> Result<String, Failure> {
+    chassis::config::to_yaml(&Config {
+        postgres_cluster: config.postgres_cluster.masked(),
+        ..config.clone()
+    })
+}
+
+const DEFAULT_YAML: &str = "\
+student_email: test@example.com
+postgres_cluster:
+  hosts:
+  - address: localhost
+    port: 5432
+  user: postgres
+  password: postgres
+  db_name: postgres
+  ssl_mode: disable
+  use_closest_node: false
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_file_gives_the_default_configuration() {
+        let config: Config = chassis::config::parse("default", Config::default_yaml()).unwrap();
+        assert_eq!(config, Config::default());
+        let empty: Config = chassis::config::parse("empty", "").unwrap();
+        assert_eq!(empty, Config::default());
+    }
+
+    #[test]
+    fn the_masked_configuration_reads_back_without_its_password() {
+        let text =
+            "student_email: a@b.c\npostgres_cluster:\n  password: canary\nlisten: 127.0.0.1:1\n";
+        let config: Config = chassis::config::parse("test", text).unwrap();
+        let masked = masked_yaml(&config).unwrap();
+        assert!(!masked.contains("canary"), "{masked}");
+        assert!(masked.contains("student_email: a@b.c"), "{masked}");
+        let back: Config = chassis::config::parse("masked", &masked).unwrap();
+        assert_eq!(back.listen, config.listen);
+        assert_eq!(back.limits, config.limits);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let failure = chassis::config::parse::<Config>("test", "student_mail: x\n").unwrap_err();
+        assert!(failure.to_string().contains("student_mail"), "{failure}");
+    }
+}

@@ -1,0 +1,145 @@
+//! What every request and every answer gets around it: the deadline, the request id, the common
+//! headers, the body of a problem, the metrics and the log line. Time is taken to the end of the
+//! body: a list whose clock stopped at its headers would look free (stack.md, trap 5).
+//!
+//! One function instead of a stack of layers, so that the order is plain to read.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use http::header::{CACHE_CONTROL, CONNECTION, HeaderName};
+use http::{HeaderMap, HeaderValue};
+
+use crate::app::App;
+use crate::error::Problem;
+use crate::observed::{Observation, Observed};
+use crate::router::TEMPLATES;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Milliseconds that the gateway leaves us for the answer.
+const TIMEOUT: HeaderName = HeaderName::from_static("bingo-timeout-ms");
+/// Characters of a client's request id that we take over.
+const REQUEST_ID_MAX: usize = 128;
+
+/// Runs the handler and completes its answer.
+pub(crate) async fn envelope(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let request_id = request_id(request.headers());
+    let path = request.uri().path().to_owned();
+    let limit = time_limit(request.headers(), app.config.limits.deadline);
+    let mut observation = Observation::start(&app, &request, route(&request), &request_id);
+
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(limit, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => Problem::internal("the handler panicked").into_response(),
+        Err(_) => {
+            app.metrics.limit_hit("deadline");
+            Problem::deadline().into_response()
+        }
+    };
+    if let Some(problem) = problem_of(&response) {
+        *response.body_mut() = Body::from(problem.to_json(&path));
+        let made = problem.clone().into_response();
+        response.headers_mut().extend(made.headers().clone());
+        observation.fail(&problem);
+    }
+
+    let headers = response.headers_mut();
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(REQUEST_ID, request_id);
+    if app.is_draining() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    observation.answered(response.status());
+    response.map(|body| Body::new(Observed::new(body, observation)))
+}
+
+/// The problem that a handler answered, or one in its place where axum refused the request.
+fn problem_of(response: &Response) -> Option<Problem> {
+    let status = response.status();
+    if let Some(problem) = response.extensions().get::<Problem>() {
+        return Some(problem.clone());
+    }
+    status.is_client_error().then(|| Problem::of_status(status))
+}
+
+/// The route's template; `other` for a path that no route names.
+fn route(request: &Request) -> &'static str {
+    let matched = request.extensions().get::<MatchedPath>();
+    TEMPLATES
+        .into_iter()
+        .find(|template| matched.is_some_and(|matched| matched.as_str() == *template))
+        .unwrap_or("other")
+}
+
+/// The client's own id where it is short and plain, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=REQUEST_ID_MAX).contains(&bytes.len())
+            && bytes
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=@".contains(byte))
+    };
+    headers
+        .get(REQUEST_ID)
+        .filter(sane)
+        .cloned()
+        .unwrap_or_else(|| {
+            let id = uuid::Uuid::now_v7().to_string();
+            HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
+        })
+}
+
+/// The smaller of our limit and what the gateway leaves us; a header that is no number is ignored.
+fn time_limit(headers: &HeaderMap, ours: Duration) -> Duration {
+    headers
+        .get(TIMEOUT)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.trim().parse().ok())
+        .map_or(ours, |milliseconds| {
+            ours.min(Duration::from_millis(milliseconds))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn the_smaller_limit_of_time_wins() {
+        let ours = Duration::from_secs(20);
+        assert_eq!(time_limit(&HeaderMap::new(), ours), ours);
+        assert_eq!(
+            time_limit(&header(TIMEOUT, "150"), ours),
+            Duration::from_millis(150)
+        );
+        assert_eq!(time_limit(&header(TIMEOUT, "60000"), ours), ours);
+        assert_eq!(time_limit(&header(TIMEOUT, "soon"), ours), ours);
+    }
+
+    #[test]
+    fn a_sane_request_id_is_taken_over_and_another_replaced() {
+        assert_eq!(request_id(&header(REQUEST_ID, "abc-1")), "abc-1");
+        for odd in ["", "a b", "x\"y", &"a".repeat(129)] {
+            let id = request_id(&header(REQUEST_ID, odd));
+            assert_eq!(id.len(), 36, "{odd}");
+        }
+    }
+}

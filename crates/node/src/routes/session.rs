@@ -1,0 +1,223 @@
+//! `GET`, `POST` and `DELETE` of `/api/session`. Writes take an `Idempotency-Key`: a repeat with the
+//! same key gets the first answer and has no second effect.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use storage::{Created, Deleted, IdempotencyKey, NewSession, Timestamp};
+
+use super::{found_response, id, json_response, read_body};
+use crate::app::App;
+use crate::error::Problem;
+use crate::listing::{Asked, rows_max, stream};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Characters of an idempotency key.
+const KEY_MAX: usize = 255;
+
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    method: Method,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let list = app.storage.sessions(rows_max(asked, &method)?).await?;
+    stream(&app, list).await
+}
+
+pub(crate) async fn one(
+    State(app): State<Arc<App>>,
+    Path(text): Path<String>,
+) -> Result<Response, Problem> {
+    found_response(app.storage.session(id(&text)?).await?, "session")
+}
+
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    require_json(&headers)?;
+    let key = idempotency_key(&headers)?;
+    let body = read_body(&app, &headers, body).await?;
+    let session = parse(&body)?;
+    // What was asked and not how it was spelt: a repeat may be written by another JSON writer.
+    let request_hash = request_hash(&format!(
+        "POST /api/session {} {} {}",
+        session.start_time.micros(),
+        session.customer_id,
+        session.movie_id
+    ));
+    let key = key.map(|key| IdempotencyKey {
+        key,
+        request_hash: &request_hash,
+    });
+    match app.storage.create_session(session, key).await? {
+        Created::Stored { id, json } => {
+            let mut response = json_response(json.into_bytes());
+            *response.status_mut() = StatusCode::CREATED;
+            let location = format!("/api/session/{id}");
+            if let Ok(location) = HeaderValue::from_str(&location) {
+                response.headers_mut().insert(LOCATION, location);
+            }
+            Ok(response)
+        }
+        Created::UnknownReference => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "unknown-reference",
+            "there is no such customer or no such movie",
+        )),
+        Created::KeyReused => Err(key_reused()),
+    }
+}
+
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    Path(text): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id: i64 = id(&text)?;
+    let request_hash = request_hash(&format!("DELETE /api/session/{id}"));
+    let key = idempotency_key(&headers)?.map(|key| IdempotencyKey {
+        key,
+        request_hash: &request_hash,
+    });
+    match app.storage.delete_session(id, key).await? {
+        Deleted::Gone => Ok(StatusCode::NO_CONTENT.into_response()),
+        Deleted::NotFound => Err(Problem::not_found("there is no session with this id")),
+        Deleted::KeyReused => Err(key_reused()),
+    }
+}
+
+fn key_reused() -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "idempotency-key-reused",
+        "this idempotency key was used for another request",
+    )
+}
+
+/// 415 unless the media type is `application/json`, whatever its parameters.
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let essence = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split(';').next())
+        .map(str::trim);
+    match essence {
+        Some(essence) if essence.eq_ignore_ascii_case("application/json") => Ok(()),
+        _ => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "send application/json",
+        )),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    value
+        .to_str()
+        .ok()
+        .filter(|key| (1..=KEY_MAX).contains(&key.len()))
+        .map(Some)
+        .ok_or_else(|| {
+            Problem::bad_request(format!(
+                "an idempotency key has 1 to {KEY_MAX} visible ASCII characters"
+            ))
+        })
+}
+
+fn request_hash(request: &str) -> [u8; 32] {
+    Sha256::digest(request.as_bytes()).into()
+}
+
+#[derive(Deserialize)]
+struct SessionBody {
+    start_time: String,
+    customer_id: i32,
+    movie_id: i32,
+}
+
+fn parse(body: &[u8]) -> Result<NewSession, Problem> {
+    let body: SessionBody = serde_json::from_slice(body).map_err(|error| {
+        Problem::bad_request(format!(
+            "the body is {{\"start_time\", \"customer_id\", \"movie_id\"}}: {error}"
+        ))
+    })?;
+    Ok(NewSession {
+        start_time: start_time(&body.start_time).ok_or_else(|| {
+            Problem::bad_request(
+                "start_time is a time of RFC 3339 with its offset, like 2021-12-09T16:12:52.059188Z",
+            )
+        })?,
+        customer_id: body.customer_id,
+        movie_id: body.movie_id,
+    })
+}
+
+/// RFC 3339 section 5.6, years 0001 to 9999; finer than microseconds is cut off.
+fn start_time(text: &str) -> Option<Timestamp> {
+    let shaped = matches!(text.as_bytes().get(10), Some(b'T' | b't'))
+        && text.as_bytes().get(..4)?.iter().all(u8::is_ascii_digit)
+        && !text.contains('[');
+    let time: jiff::Timestamp = shaped.then(|| text.parse().ok())??;
+    let first = jiff::civil::date(1, 1, 1)
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .ok()?;
+    (time >= first.timestamp())
+        .then(|| {
+            Timestamp::from_unix_micros(time.as_nanosecond().div_euclid(1000).try_into().ok()?)
+        })
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_taken_with_any_offset_and_kept_to_the_microsecond() {
+        let utc = start_time("2021-12-09T16:12:52.059188Z").unwrap();
+        assert_eq!(start_time("2021-12-09T19:12:52.0591889+03:00"), Some(utc));
+        assert_eq!(
+            Timestamp::from_unix_micros(1_639_066_372_059_188),
+            Some(utc)
+        );
+    }
+
+    #[test]
+    fn a_time_without_offset_or_out_of_range_is_refused() {
+        for wrong in [
+            "2021-12-09T16:12:52",
+            "2021-12-09 16:12:52Z",
+            "2021-13-09T16:12:52Z",
+            "2021-12-09",
+            "0000-12-31T00:00:00Z",
+            "+002021-12-09T16:12:52Z",
+            "2021-12-09T16:12:52Z[UTC]",
+            "",
+        ] {
+            assert_eq!(start_time(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_json_is_taken_whatever_its_parameters() {
+        let with = |value: &str| {
+            let value = HeaderValue::from_str(value).unwrap();
+            require_json(&HeaderMap::from_iter([(CONTENT_TYPE, value)]))
+        };
+        assert!(with("application/json").is_ok());
+        assert!(with("Application/JSON; charset=utf-8").is_ok());
+        assert!(with("text/plain").is_err());
+        assert!(require_json(&HeaderMap::new()).is_err());
+    }
+}
