@@ -1,0 +1,200 @@
+//! What is settled when a request ends, however it ends: the request's own record (metrics), and the
+//! flight on a node (in flight, latency, the connection back into its pool). Both settle on drop, so
+//! no path can forget it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use chassis::metrics::RequestLabels;
+
+use crate::config::Class;
+use crate::ejection::Event;
+use crate::metrics::Outcome;
+use crate::pool::Link;
+use crate::worker::Worker;
+
+/// Status recorded for a request whose client went away before an answer (nginx's custom).
+const CLIENT_CLOSED: u16 = 499;
+
+/// One request from its head to the end of its answer's body.
+#[derive(Debug)]
+pub(crate) struct Record {
+    worker: Rc<Worker>,
+    started: Instant,
+    route: &'static str,
+    method: &'static str,
+    version: &'static str,
+    status: Cell<u16>,
+}
+
+impl Record {
+    /// `route` is a template; probes are not recorded at all.
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        started: Instant,
+        route: &'static str,
+        method: &http::Method,
+        version: http::Version,
+    ) -> Self {
+        worker.shared.metrics.http.active.inc();
+        Self {
+            worker: Rc::clone(worker),
+            started,
+            route,
+            method: chassis::metrics::method_label(method.as_str()),
+            version: match version {
+                http::Version::HTTP_09 | http::Version::HTTP_10 => "1.0",
+                http::Version::HTTP_11 => "1.1",
+                http::Version::HTTP_2 => "2",
+                _ => "3",
+            },
+            status: Cell::new(CLIENT_CLOSED),
+        }
+    }
+
+    pub(crate) fn answered(&self, status: http::StatusCode) {
+        self.status.set(status.as_u16());
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let shared = &self.worker.shared;
+        shared.metrics.http.active.dec();
+        if self.route == shared.probe.path {
+            return;
+        }
+        let labels = RequestLabels {
+            http_route: self.route,
+            http_request_method: self.method,
+            http_response_status_code: self.status.get(),
+            network_protocol_version: self.version,
+        };
+        let seconds = self.started.elapsed().as_secs_f64();
+        shared.metrics.http.observe(&labels, seconds);
+    }
+}
+
+/// One attempt on one node, from the choice of the node to the end of the answer's body.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    worker: Rc<Worker>,
+    node: usize,
+    class: Class,
+    started: Instant,
+    /// The answer is a 5xx: a failure in the eyes of the balancer.
+    failed: bool,
+    link: Option<Link>,
+    settled: bool,
+}
+
+impl Flight {
+    /// Counts a request in on a node.
+    pub(crate) fn begin(worker: &Rc<Worker>, node: usize, class: Class, now: Instant) -> Self {
+        if let Some(node) = worker.shared.nodes.get(node) {
+            node.begin();
+        }
+        Self {
+            worker: Rc::clone(worker),
+            node,
+            class,
+            started: now,
+            failed: false,
+            link: None,
+            settled: false,
+        }
+    }
+
+    /// The head of an answer came over `link`.
+    pub(crate) fn answered(&mut self, link: Link, status: http::StatusCode) {
+        self.link = Some(link);
+        self.failed = status.is_server_error();
+        if let Some(node) = self.worker.shared.nodes.get(self.node) {
+            node.answered();
+        }
+    }
+
+    /// The answer was read to its end: the connection can carry another.
+    pub(crate) fn completed(&mut self) {
+        if !self.settled {
+            let outcome = if self.failed {
+                Outcome::Answered5xx
+            } else {
+                Outcome::Answered
+            };
+            let now = Instant::now();
+            self.measure(self.failed, now);
+            if let Some(link) = self.link.take() {
+                self.worker.pool.put(self.node, link, now);
+            }
+            self.settle(outcome);
+        }
+    }
+
+    /// The node said that it is draining, or could not be reached: nothing to measure.
+    pub(crate) fn never_sent(&mut self, event: Option<Event>) {
+        self.learn(event);
+        self.settle(Outcome::NeverSent);
+    }
+
+    /// The connection broke after the request was sent.
+    pub(crate) fn no_answer(&mut self) {
+        self.fail(Outcome::NoAnswer);
+        self.learn(Some(Event::Broken { reason: "broken" }));
+    }
+
+    /// The request's time ran out on this node.
+    pub(crate) fn out_of_time(&mut self) {
+        self.fail(Outcome::OutOfTime);
+    }
+
+    /// The connection broke in the middle of an answer's body.
+    pub(crate) fn broken(&mut self, reason: &'static str) {
+        self.fail(Outcome::BodyBroken);
+        self.learn(Some(Event::Broken { reason }));
+    }
+
+    /// The node fell silent in the middle of an answer's body; whether it is out is for its probe.
+    pub(crate) fn stalled(&mut self) {
+        self.worker.shared.metrics.limit_hit("node_stall_timeout");
+        self.fail(Outcome::BodyBroken);
+    }
+
+    fn fail(&mut self, outcome: Outcome) {
+        self.measure(true, Instant::now());
+        self.settle(outcome);
+    }
+
+    fn measure(&self, failed: bool, now: Instant) {
+        let seconds = now.saturating_duration_since(self.started).as_secs_f32();
+        let nodes = &self.worker.shared.nodes;
+        nodes.measured(self.node, self.class, seconds, failed, now);
+    }
+
+    fn learn(&self, event: Option<Event>) {
+        if let Some(event) = event {
+            self.worker.shared.nodes.learn(self.node, event);
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        if self.settled {
+            return;
+        }
+        self.settled = true;
+        // Dropping the connection closes it: it is in the middle of something, or used up.
+        self.link = None;
+        if let Some(node) = self.worker.shared.nodes.get(self.node) {
+            node.end();
+            node.metrics.attempted(outcome);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        // Nobody settled it: the client went away.
+        self.settle(Outcome::Cancelled);
+    }
+}

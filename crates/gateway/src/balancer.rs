@@ -1,0 +1,243 @@
+//! Which node takes a request: the one of least cost, cost = latency estimate × (in flight + 1).
+//! Pure: the caller brings the views of the nodes, the time and the random number. Round robin was
+//! not taken, because it sends half of the requests to a node that answers ten times slower.
+//! Leaves out slow start and nodes that ask for less (`Retry-After`).
+
+use crate::ejection::State;
+
+/// What the balancer knows of one node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) state: State,
+    /// Expected seconds until the end of an answer of this class; `None` until one was seen.
+    pub(crate) latency: Option<f32>,
+    /// Requests that this node is working on for this gateway.
+    pub(crate) in_flight: u32,
+}
+
+/// Index of the node that takes the next request; `None` only without nodes.
+///
+/// Nodes in rotation come first. Without one, the gateway fails open: draining nodes (they still
+/// answer), then ejected ones. `avoid` (the node that has just failed this request) is taken only
+/// where it is the only one of its rank. `random` decides between nodes of equal cost.
+pub(crate) fn choose(
+    views: impl Iterator<Item = View> + Clone,
+    avoid: Option<usize>,
+    random: u64,
+) -> Option<usize> {
+    let fastest = views
+        .clone()
+        .filter_map(|view| view.latency)
+        .fold(f32::INFINITY, f32::min);
+    // A node that nobody has measured is taken for as fast as the best: it is tried, not flooded.
+    let unmeasured = if fastest.is_finite() { fastest } else { 0.001 };
+
+    let mut best: Option<(usize, (u8, bool), f32)> = None;
+    let mut equals = 1;
+    for (index, view) in views.enumerate() {
+        let rank = (rank(view.state), avoid == Some(index));
+        let latency = view.latency.unwrap_or(unmeasured).max(1e-6);
+        let cost = latency * (view.in_flight as f32 + 1.0);
+        let better = match best {
+            None => true,
+            Some((_, best_rank, _)) if rank != best_rank => rank < best_rank,
+            #[allow(clippy::float_cmp)] // Equal cost is the case of two unmeasured nodes.
+            Some((_, _, best_cost)) if cost == best_cost => {
+                equals += 1;
+                random.is_multiple_of(equals)
+            }
+            Some((_, _, best_cost)) => cost < best_cost,
+        };
+        if better {
+            if best.is_some_and(|(_, best_rank, best_cost)| (best_rank, best_cost) != (rank, cost))
+            {
+                equals = 1;
+            }
+            best = Some((index, rank, cost));
+        }
+    }
+    best.map(|(index, _, _)| index)
+}
+
+fn rank(state: State) -> u8 {
+    match state {
+        State::Unknown | State::Healthy => 0,
+        State::Draining => 1,
+        State::Ejected => 2,
+    }
+}
+
+/// A failed request counts as one that took this many seconds: plain averages are drawn to a node
+/// that fails fast (stack.md, trap 4).
+const PENALTY_SECONDS: f32 = 1.0;
+/// Weight of a new measurement.
+const WEIGHT: f32 = 0.2;
+/// An estimate fades by the factor e in this time, so that a node that was slow once and is left
+/// alone since is tried again.
+const FADE_MS: f32 = 5000.0;
+
+/// A latency estimate and when it was made, small enough for one atomic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Estimate {
+    /// Seconds; 0 stands for "never measured".
+    seconds: f32,
+    /// Milliseconds on the gateway's clock.
+    at_ms: u32,
+}
+
+impl Estimate {
+    /// Nothing measured yet.
+    pub(crate) const NONE: Self = Self {
+        seconds: 0.0,
+        at_ms: 0,
+    };
+
+    /// The estimate in seconds as it stands at `now_ms`.
+    pub(crate) fn at(self, now_ms: u32) -> Option<f32> {
+        let age = now_ms.saturating_sub(self.at_ms) as f32;
+        (self.seconds > 0.0).then(|| self.seconds * (-age / FADE_MS).exp().max(0.01))
+    }
+
+    /// The estimate after one more answer that took `seconds`; `failed` adds the penalty.
+    pub(crate) fn after(self, seconds: f32, failed: bool, now_ms: u32) -> Self {
+        let sample = if failed {
+            seconds.max(PENALTY_SECONDS)
+        } else {
+            seconds
+        };
+        let seconds = match self.at(now_ms) {
+            Some(faded) => faded + WEIGHT * (sample - faded),
+            None => sample,
+        };
+        Self {
+            seconds: seconds.max(1e-6),
+            at_ms: now_ms,
+        }
+    }
+
+    pub(crate) fn to_bits(self) -> u64 {
+        (u64::from(self.seconds.to_bits()) << 32) | u64::from(self.at_ms)
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self {
+            seconds: f32::from_bits((bits >> 32) as u32),
+            at_ms: (bits & u64::from(u32::MAX)) as u32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(state: State, latency: f32, in_flight: u32) -> View {
+        View {
+            state,
+            latency: (latency > 0.0).then_some(latency),
+            in_flight,
+        }
+    }
+
+    fn chosen(views: &[View], avoid: Option<usize>) -> Option<usize> {
+        choose(views.iter().copied(), avoid, 0)
+    }
+
+    #[test]
+    fn the_faster_node_takes_the_request_until_it_has_more_in_flight() {
+        let slow = view(State::Healthy, 0.010, 0);
+        assert_eq!(
+            chosen(&[slow, view(State::Healthy, 0.004, 0)], None),
+            Some(1)
+        );
+        assert_eq!(
+            chosen(&[slow, view(State::Healthy, 0.004, 1)], None),
+            Some(1)
+        );
+        assert_eq!(
+            chosen(&[slow, view(State::Healthy, 0.004, 2)], None),
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn an_unmeasured_node_is_tried_but_not_flooded() {
+        let known = view(State::Healthy, 0.010, 0);
+        assert_eq!(
+            chosen(&[known, view(State::Unknown, 0.0, 1)], None),
+            Some(0)
+        );
+        assert_eq!(
+            chosen(
+                &[view(State::Healthy, 0.010, 2), view(State::Unknown, 0.0, 1)],
+                None
+            ),
+            Some(1)
+        );
+    }
+
+    #[test]
+    fn an_ejected_node_is_left_out_while_another_is_in_rotation() {
+        let views = [
+            view(State::Ejected, 0.001, 0),
+            view(State::Unknown, 5.0, 50),
+        ];
+        assert_eq!(chosen(&views, None), Some(1));
+    }
+
+    #[test]
+    fn with_no_node_in_rotation_the_gateway_fails_open_draining_ones_first() {
+        let ejected = view(State::Ejected, 0.001, 0);
+        assert_eq!(
+            chosen(&[ejected, view(State::Draining, 1.0, 9)], None),
+            Some(1)
+        );
+        assert_eq!(chosen(&[ejected], None), Some(0));
+        assert_eq!(chosen(&[], None), None);
+    }
+
+    #[test]
+    fn the_node_that_failed_the_request_is_avoided_unless_it_is_the_only_one_left() {
+        let node = view(State::Healthy, 0.001, 0);
+        assert_eq!(
+            chosen(&[node, view(State::Healthy, 1.0, 5)], Some(0)),
+            Some(1)
+        );
+        assert_eq!(
+            chosen(&[node, view(State::Ejected, 1.0, 0)], Some(0)),
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn equal_nodes_share_evenly() {
+        let views = [view(State::Unknown, 0.0, 0); 3];
+        let mut hits = [0; 3];
+        for random in 0..6000 {
+            hits[choose(views.iter().copied(), None, random).unwrap()] += 1;
+        }
+        assert_eq!(hits, [2000, 2000, 2000]);
+    }
+
+    #[test]
+    fn a_node_that_fails_fast_looks_slow() {
+        let good = Estimate::NONE.after(0.010, false, 0);
+        let bad = Estimate::NONE.after(0.010, false, 0).after(0.0001, true, 1);
+        assert!(bad.at(1) > good.at(1));
+    }
+
+    #[test]
+    fn a_slow_estimate_fades_when_nobody_asks() {
+        let slow = Estimate::NONE.after(1.0, false, 0);
+        assert!(slow.at(5_000).unwrap() < 0.4);
+        assert!(slow.at(600_000).unwrap() >= 0.009);
+        assert_eq!(Estimate::NONE.at(5), None);
+    }
+
+    #[test]
+    fn an_estimate_survives_its_atomic() {
+        let estimate = Estimate::NONE.after(0.123, false, 77);
+        assert_eq!(Estimate::from_bits(estimate.to_bits()), estimate);
+        assert_eq!(Estimate::from_bits(0), Estimate::NONE);
+    }
+}

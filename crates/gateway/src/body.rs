@@ -1,0 +1,220 @@
+//! Bodies on their way through: a client's request to a node, a node's answer to a client. Accounts
+//! are settled where a body ends, not at its head (stack.md, trap 5).
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::account::{Flight, Record};
+
+/// Why a body ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// The client broke its request off.
+    Client,
+    /// The client's body is larger than its route takes.
+    TooLarge,
+    /// The node broke its answer off.
+    Node,
+    /// The node fell silent in mid-answer.
+    Stalled,
+}
+
+impl std::fmt::Display for BodyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client => "the client broke its request off",
+            Self::TooLarge => "the request's body is larger than its route takes",
+            Self::Node => "the node broke its answer off",
+            Self::Stalled => "the node fell silent in mid-answer",
+        })
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl From<Infallible> for BodyError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// A request's body on its way to a node.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// Collected: can be sent again.
+    Whole(Bytes),
+    /// Streams, and is counted: `left` is what it may still have.
+    Streamed { body: Incoming, left: u64 },
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Streamed { body, left } => match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    Poll::Ready(Some(match left.checked_sub(length) {
+                        Some(rest) => {
+                            *left = rest;
+                            Ok(frame)
+                        }
+                        None => Err(BodyError::TooLarge),
+                    }))
+                }
+                Some(Err(_)) => Poll::Ready(Some(Err(BodyError::Client))),
+                None => Poll::Ready(None),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Streamed { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Streamed { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+/// An answer's body on its way to a client. The record is written when it is dropped.
+#[derive(Debug)]
+pub(crate) struct AnswerBody {
+    source: Source,
+    _record: Rc<Record>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// An answer of the gateway's own.
+    Own(Bytes),
+    Node(Box<NodeBody>),
+}
+
+/// A node's answer: streams, with nothing kept back but what the sockets hold.
+#[derive(Debug)]
+struct NodeBody {
+    body: Incoming,
+    flight: Flight,
+    stall_timeout: Duration,
+    /// Runs while we wait for the node; a slow client does not start it.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl AnswerBody {
+    pub(crate) fn own(bytes: Bytes, record: Rc<Record>) -> Self {
+        Self {
+            source: Source::Own(bytes),
+            _record: record,
+        }
+    }
+
+    pub(crate) fn of_node(
+        body: Incoming,
+        mut flight: Flight,
+        stall_timeout: Duration,
+        record: Rc<Record>,
+    ) -> Self {
+        if body.is_end_stream() {
+            flight.completed();
+        }
+        Self {
+            source: Source::Node(Box::new(NodeBody {
+                body,
+                flight,
+                stall_timeout,
+                stall: None,
+            })),
+            _record: record,
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Node(node) => node.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Node(node) => node.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Node(node) => node.body.size_hint(),
+        }
+    }
+}
+
+impl NodeBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            return self.poll_stall(cx);
+        };
+        self.stall = None;
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if self.body.is_end_stream() {
+                    self.flight.completed();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(_)) => {
+                self.flight.broken("body_broken");
+                Some(Err(BodyError::Node))
+            }
+            None => {
+                self.flight.completed();
+                None
+            }
+        })
+    }
+
+    fn poll_stall(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let timeout = self.stall_timeout;
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(stall.as_mut().poll(cx));
+        self.flight.stalled();
+        Poll::Ready(Some(Err(BodyError::Stalled)))
+    }
+}

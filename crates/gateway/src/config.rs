@@ -1,0 +1,197 @@
+//! `gateway.yaml` as written: quantities and words are still text, so that `validate` can report
+//! every fault in one run instead of stopping at the first that does not parse.
+//! Only the keys that this gateway obeys exist; an unknown key is refused.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole file (interfaces.md "gateway.yaml").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Public addresses. They are opened by the caller, or handed down by the supervisor.
+    pub listen: Vec<Listen>,
+    /// Where `/metrics`, `/health` and `/api/v1/status` are served; left out: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
+    /// At least one.
+    pub nodes: Vec<Node>,
+    #[serde(default)]
+    pub probe: Probe,
+    #[serde(default)]
+    pub limits: Limits,
+    /// Worker threads; left out: one per core. Fewer leave cores idle, more add switching.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Whether answers name the node they came from (`Bingo-Node`).
+    #[serde(default = "yes")]
+    pub expose_node: bool,
+    /// Policies by method and path; the first match wins.
+    pub routes: Vec<Route>,
+    /// The status for a path that no route names; 404 is the only one there is.
+    #[serde(default = "not_found")]
+    pub default: u16,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn not_found() -> u16 {
+    404
+}
+
+/// One public address, `IP:PORT`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    pub address: String,
+}
+
+/// The admin listener, `IP:PORT`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    pub listen: String,
+}
+
+/// A name for metrics and `Bingo-Node`, and `HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    pub name: String,
+    pub address: String,
+}
+
+/// How nodes are watched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Probe {
+    pub path: String,
+    /// Too high: a dead node is noticed late. Too low: probes are load.
+    pub interval: String,
+    /// Too low: a busy node looks dead. Too high: a hung one is noticed late.
+    pub timeout: String,
+    /// Good probes in a row that bring a node back.
+    pub rise: u32,
+    /// Bad probes in a row that take a node out.
+    pub fall: u32,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            path: "/ping".to_owned(),
+            interval: "100ms".to_owned(),
+            timeout: "200ms".to_owned(),
+            rise: 2,
+            fall: 1,
+        }
+    }
+}
+
+/// What one gateway takes upon itself at most.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// A request's head; over it 431. Too low refuses cookies, too high lets strangers use memory.
+    pub head_bytes_max: String,
+    /// Header fields of a request; over it 431.
+    pub fields_max: usize,
+    /// A request's target; over it 414.
+    pub uri_bytes_max: String,
+    /// Time for a request's head, and for an idle client connection; over it the connection closes.
+    pub head_timeout: String,
+    /// A client that takes nothing of its answer for so long is given up.
+    pub client_stall_timeout: String,
+    /// Client connections at once; over it none is accepted until one closes.
+    pub connections_max: usize,
+    /// Requests that wait for a node to come back; over it 503.
+    pub held_max: usize,
+    /// Time to connect to a node. Too low makes a busy node look dead.
+    pub connect_timeout: String,
+    /// An idle connection to a node is closed after this; keep it below the node's own.
+    pub node_idle_timeout: String,
+    /// Silence of a node in the middle of an answer; over it the answer is broken off.
+    pub node_stall_timeout: String,
+    /// Time to finish what is open when the process is asked to end.
+    pub drain_deadline: String,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: "16KiB".to_owned(),
+            fields_max: 100,
+            uri_bytes_max: "8KiB".to_owned(),
+            head_timeout: "30s".to_owned(),
+            client_stall_timeout: "30s".to_owned(),
+            connections_max: 10_000,
+            held_max: 1_000,
+            connect_timeout: "1s".to_owned(),
+            node_idle_timeout: "10s".to_owned(),
+            node_stall_timeout: "20s".to_owned(),
+            drain_deadline: "25s".to_owned(),
+        }
+    }
+}
+
+/// The policy of some methods on one path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// HEAD comes with GET.
+    pub methods: Vec<String>,
+    /// `/a/{b}/c`: a segment in braces stands for any one segment.
+    pub path: String,
+    /// Time for a whole request, retries and waiting included.
+    #[serde(default = "deadline")]
+    pub deadline: String,
+    /// A request's body; over it 413.
+    #[serde(default = "body_bytes_max")]
+    pub body_bytes_max: String,
+    #[serde(default)]
+    pub retry: Retry,
+    #[serde(default)]
+    pub class: Class,
+}
+
+fn deadline() -> String {
+    "20s".to_owned()
+}
+
+fn body_bytes_max() -> String {
+    "64KiB".to_owned()
+}
+
+/// Which requests may be sent again after a node may have seen them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Retry {
+    Never,
+    /// GET, HEAD, and writes with an `Idempotency-Key`.
+    #[default]
+    Safe,
+    Always,
+}
+
+/// Requests of one kind share a latency estimate (and, later, a concurrency limit).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Class {
+    #[default]
+    Point = 0,
+    List = 1,
+    Slow = 2,
+    Write = 3,
+}
+
+impl Class {
+    /// Every class with its name.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Point, "point"),
+        (Self::List, "list"),
+        (Self::Slow, "slow"),
+        (Self::Write, "write"),
+    ];
+}

@@ -1,0 +1,250 @@
+//! When a node leaves the rotation and when it comes back (outlier detection). Pure: events in,
+//! state out. Probes and live requests feed the same state, because a request notices a dead node
+//! before the next probe, and only a probe notices that it is back.
+//! Leaves out windowed failure shares and half-open return.
+
+use std::time::Duration;
+
+/// Where a node stands for this gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// Not probed yet: counts as healthy, else the first second would be all 503 (trap 23).
+    Unknown = 0,
+    Healthy = 1,
+    /// It told us that it is ending: out of rotation, not sick.
+    Draining = 2,
+    Ejected = 3,
+}
+
+impl State {
+    pub(crate) const ALL: [Self; 4] = [Self::Unknown, Self::Healthy, Self::Draining, Self::Ejected];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Draining => "draining",
+            Self::Ejected => "ejected",
+        }
+    }
+
+    pub(crate) fn from_u8(value: u8) -> Self {
+        Self::ALL
+            .into_iter()
+            .find(|state| *state as u8 == value)
+            .unwrap_or(Self::Unknown)
+    }
+
+    /// In rotation.
+    pub(crate) fn is_usable(self) -> bool {
+        matches!(self, Self::Unknown | Self::Healthy)
+    }
+}
+
+/// Something that was learned about a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    ProbeGood,
+    /// `reason` becomes a metric's label.
+    ProbeBad {
+        reason: &'static str,
+    },
+    /// A probe or a request was answered with `Bingo-State: draining`.
+    Draining,
+    /// A live request could not connect, or its connection broke.
+    Broken {
+        reason: &'static str,
+    },
+}
+
+/// How many probes in a row change a node's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Thresholds {
+    pub(crate) rise: u32,
+    pub(crate) fall: u32,
+}
+
+/// A change of state; `reason` is set when the node was ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) from: State,
+    pub(crate) to: State,
+    pub(crate) reason: Option<&'static str>,
+}
+
+/// One node's state and the run of probes behind it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Health {
+    pub(crate) state: State,
+    good: u32,
+    bad: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            state: State::Unknown,
+            good: 0,
+            bad: 0,
+        }
+    }
+}
+
+impl Health {
+    /// Takes an event in; returns what changed.
+    pub(crate) fn apply(&mut self, event: Event, thresholds: Thresholds) -> Option<Change> {
+        let from = self.state;
+        let mut reason = None;
+        match event {
+            Event::ProbeGood => {
+                self.bad = 0;
+                self.good = self.good.saturating_add(1);
+                if from == State::Unknown || self.good >= thresholds.rise {
+                    self.state = State::Healthy;
+                }
+            }
+            Event::ProbeBad { reason: why } => {
+                self.good = 0;
+                self.bad = self.bad.saturating_add(1);
+                if self.bad >= thresholds.fall {
+                    self.state = State::Ejected;
+                    reason = Some(why);
+                }
+            }
+            Event::Draining => {
+                self.good = 0;
+                self.state = State::Draining;
+            }
+            Event::Broken { reason: why } => {
+                self.good = 0;
+                self.state = State::Ejected;
+                reason = Some(why);
+            }
+        }
+        (from != self.state).then_some(Change {
+            from,
+            to: self.state,
+            reason,
+        })
+    }
+}
+
+/// What one probe came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probed {
+    Good,
+    Draining,
+    /// Answered, but not 200.
+    BadStatus,
+    /// The connection was refused, or broke.
+    Unreachable,
+    TimedOut,
+}
+
+/// A prober whose own timer was later than this was starved of CPU: it knows nothing about nodes.
+const LATE_MAX: Duration = Duration::from_millis(100);
+
+/// The event that a probe stands for, if any. `late`: by how much the prober's own timer was late.
+/// `answered_meanwhile`: the node answered a live request since the probe was sent, so that a
+/// timeout says "busy", not "hung".
+pub(crate) fn judge(probed: Probed, late: Duration, answered_meanwhile: bool) -> Option<Event> {
+    let void = late > LATE_MAX;
+    match probed {
+        Probed::Good => Some(Event::ProbeGood),
+        Probed::Draining => Some(Event::Draining),
+        Probed::BadStatus => Some(Event::ProbeBad { reason: "status" }),
+        Probed::Unreachable if void => None,
+        Probed::Unreachable => Some(Event::ProbeBad {
+            reason: "unreachable",
+        }),
+        Probed::TimedOut if void || answered_meanwhile => None,
+        Probed::TimedOut => Some(Event::ProbeBad { reason: "timeout" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 1 };
+    const BAD: Event = Event::ProbeBad { reason: "timeout" };
+    const BROKEN: Event = Event::Broken { reason: "broken" };
+
+    fn state_after(events: &[Event]) -> State {
+        let mut health = Health::default();
+        for event in events {
+            health.apply(*event, THRESHOLDS);
+        }
+        health.state
+    }
+
+    #[test]
+    fn an_unknown_node_is_usable_and_healthy_after_one_good_probe() {
+        assert!(State::Unknown.is_usable());
+        assert_eq!(state_after(&[Event::ProbeGood]), State::Healthy);
+    }
+
+    #[test]
+    fn one_bad_probe_or_one_broken_connection_ejects_and_two_good_probes_bring_back() {
+        for event in [BAD, BROKEN] {
+            assert_eq!(state_after(&[Event::ProbeGood, event]), State::Ejected);
+            assert_eq!(state_after(&[event, Event::ProbeGood]), State::Ejected);
+            let back = [event, Event::ProbeGood, Event::ProbeGood];
+            assert_eq!(state_after(&back), State::Healthy);
+        }
+    }
+
+    #[test]
+    fn good_probes_must_come_in_a_row() {
+        let events = [BAD, Event::ProbeGood, BAD, Event::ProbeGood];
+        assert_eq!(state_after(&events), State::Ejected);
+        let events = [BAD, Event::ProbeGood, BROKEN, Event::ProbeGood];
+        assert_eq!(state_after(&events), State::Ejected);
+    }
+
+    #[test]
+    fn a_higher_fall_waits_for_that_many_bad_probes() {
+        let thresholds = Thresholds { rise: 2, fall: 3 };
+        let mut health = Health::default();
+        assert_eq!(health.apply(BAD, thresholds), None);
+        assert_eq!(health.apply(BAD, thresholds), None);
+        let change = health.apply(BAD, thresholds).unwrap();
+        assert_eq!(
+            (change.to, change.reason),
+            (State::Ejected, Some("timeout"))
+        );
+    }
+
+    #[test]
+    fn a_draining_node_is_out_of_rotation_without_an_ejection() {
+        let mut health = Health::default();
+        let change = health.apply(Event::Draining, THRESHOLDS).unwrap();
+        assert_eq!((change.to, change.reason), (State::Draining, None));
+        assert!(!change.to.is_usable());
+        assert_eq!(health.apply(Event::Draining, THRESHOLDS), None);
+    }
+
+    #[test]
+    fn a_starved_prober_blames_nobody() {
+        let late = Duration::from_millis(150);
+        assert_eq!(judge(Probed::TimedOut, late, false), None);
+        assert_eq!(judge(Probed::Unreachable, late, false), None);
+        assert_eq!(judge(Probed::Good, late, false), Some(Event::ProbeGood));
+        assert!(judge(Probed::BadStatus, late, false).is_some());
+    }
+
+    #[test]
+    fn a_probe_that_timed_out_while_requests_were_answered_does_not_count() {
+        assert_eq!(judge(Probed::TimedOut, Duration::ZERO, true), None);
+        assert!(judge(Probed::TimedOut, Duration::ZERO, false).is_some());
+        assert!(judge(Probed::BadStatus, Duration::ZERO, true).is_some());
+    }
+
+    #[test]
+    fn every_state_survives_its_atomic() {
+        for state in State::ALL {
+            assert_eq!(State::from_u8(state as u8), state);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! client -> [gateway] -> node: listen, route, balance, retry.
+//!
+//! A request's way: `listener` accepts, `handle` checks and prepares, `router` picks the policy,
+//! `exchange` chooses a node (`balancer`), sends over `pool` and decides on failures (`retry`),
+//! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
+//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry` are pure.
+//!
+//! Left out as yet: TLS, HTTP/2 and 3, cache, admission, live configuration, hedging, spooling,
+//! suspects. They grow in `handle`, between the router and the exchange.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic
+    )
+)]
+
+mod account;
+mod admin;
+mod balancer;
+mod body;
+pub mod config;
+mod ejection;
+mod exchange;
+mod forwarded;
+mod handle;
+mod hop_by_hop;
+mod listener;
+mod metrics;
+mod nodes;
+mod pool;
+mod probe;
+mod problem;
+mod request_id;
+mod retry;
+mod router;
+mod run;
+mod valid;
+mod worker;
+
+pub use config::Config;
+pub use run::run;
+pub use valid::Valid;

@@ -1,0 +1,199 @@
+//! The gateway's metrics (interfaces.md "Metrics"). Handles are looked up once, at the start, so
+//! that counting costs a request one atomic addition.
+
+use std::sync::atomic::AtomicU64;
+
+use chassis::metrics::HttpServer;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::ejection::State;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    node: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    node: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    node: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RetryLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
+/// How one attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Outcome {
+    /// Answered below 500, whole body.
+    Answered = 0,
+    /// Answered 5xx, whole body.
+    Answered5xx = 1,
+    NeverSent = 2,
+    NoAnswer = 3,
+    BodyBroken = 4,
+    OutOfTime = 5,
+    /// The client went away.
+    Cancelled = 6,
+}
+
+impl Outcome {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Answered, "answered"),
+        (Self::Answered5xx, "answered_5xx"),
+        (Self::NeverSent, "never_sent"),
+        (Self::NoAnswer, "no_answer"),
+        (Self::BodyBroken, "body_broken"),
+        (Self::OutOfTime, "out_of_time"),
+        (Self::Cancelled, "cancelled"),
+    ];
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) registry: Registry,
+    pub(crate) http: HttpServer,
+    /// Requests that had to wait for a usable node.
+    pub(crate) holds: Counter<u64, AtomicU64>,
+    node_state: Family<StateLabels, Gauge>,
+    ejections: Family<ReasonLabels, Counter>,
+    attempts: Family<OutcomeLabels, Counter>,
+    retries: Family<RetryLabels, Counter>,
+    limit_hits: Family<LimitLabels, Counter>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::default();
+        let metrics = Self {
+            http: HttpServer::register(&mut registry),
+            holds: Counter::default(),
+            node_state: Family::default(),
+            ejections: Family::default(),
+            attempts: Family::default(),
+            retries: Family::default(),
+            limit_hits: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "bingo_node_state",
+            "1 for the state that this gateway sees a node in, else 0",
+            metrics.node_state.clone(),
+        );
+        registry.register(
+            "bingo_ejections",
+            "Times that a node was taken out of rotation",
+            metrics.ejections.clone(),
+        );
+        registry.register(
+            "bingo_attempts",
+            "Requests sent to nodes, by how they ended",
+            metrics.attempts.clone(),
+        );
+        registry.register(
+            "bingo_retries",
+            "Requests given to another node, by the class of the failure before",
+            metrics.retries.clone(),
+        );
+        registry.register(
+            "bingo_holds",
+            "Requests that waited for a node to come back",
+            metrics.holds.clone(),
+        );
+        registry.register(
+            "bingo_limit_hits",
+            "Times that a limit was hit, by its name in gateway.yaml",
+            metrics.limit_hits.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
+    }
+
+    /// The handles of one node.
+    pub(crate) fn of_node(&self, node: &str) -> NodeMetrics {
+        let states = State::ALL.map(|state| {
+            let labels = StateLabels {
+                node: node.to_owned(),
+                state: state.name(),
+            };
+            let gauge = self.node_state.get_or_create(&labels).clone();
+            gauge.set(i64::from(state == State::Unknown));
+            (state, gauge)
+        });
+        let outcomes = Outcome::ALL.map(|(_, outcome)| {
+            let labels = OutcomeLabels {
+                node: node.to_owned(),
+                outcome,
+            };
+            self.attempts.get_or_create(&labels).clone()
+        });
+        NodeMetrics {
+            name: node.to_owned(),
+            states,
+            outcomes,
+            ejections: self.ejections.clone(),
+        }
+    }
+
+    pub(crate) fn retried(&self, reason: &'static str) {
+        self.retries.get_or_create(&RetryLabels { reason }).inc();
+    }
+
+    /// `limit` is the key in `gateway.yaml`.
+    pub(crate) fn limit_hit(&self, limit: &'static str) {
+        self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
+    }
+}
+
+/// The metrics of one node.
+#[derive(Debug)]
+pub(crate) struct NodeMetrics {
+    name: String,
+    states: [(State, Gauge); State::ALL.len()],
+    outcomes: [Counter; Outcome::ALL.len()],
+    ejections: Family<ReasonLabels, Counter>,
+}
+
+impl NodeMetrics {
+    pub(crate) fn show_state(&self, now: State) {
+        for (state, gauge) in &self.states {
+            gauge.set(i64::from(*state == now));
+        }
+    }
+
+    pub(crate) fn ejected(&self, reason: &'static str) {
+        let labels = ReasonLabels {
+            node: self.name.clone(),
+            reason,
+        };
+        self.ejections.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn attempted(&self, outcome: Outcome) {
+        if let Some(counter) = self.outcomes.get(outcome as usize) {
+            counter.inc();
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Connections to nodes, one pool per worker thread: no lock, and a connection never changes its
+//! thread. Last in, first out, so that few connections stay warm and the rest run into their idle
+//! timeout, which is below the node's own (stack.md, trap 6).
+
+use std::cell::RefCell;
+use std::io;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use crate::body::RequestBody;
+
+/// Idle connections per node and thread; more are closed when they become idle.
+const IDLE_MAX: usize = 256;
+
+/// One connection to a node. Dropping it closes the connection, whatever it is doing: that is how
+/// a client that goes away cancels its request.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) sender: SendRequest<RequestBody>,
+    /// It has carried a request before.
+    pub(crate) reused: bool,
+    task: AbortHandle,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Idle connections by node.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    idle: Vec<RefCell<Vec<Idle>>>,
+    idle_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new(nodes: usize, idle_timeout: Duration) -> Self {
+        Self {
+            idle: (0..nodes).map(|_| RefCell::default()).collect(),
+            idle_timeout,
+        }
+    }
+
+    /// The connection that was used last and can take a request now.
+    pub(crate) fn take(&self, node: usize, now: Instant) -> Option<Link> {
+        let mut idle = self.idle.get(node)?.borrow_mut();
+        let fresh = |idle: &Idle| now.saturating_duration_since(idle.since) < self.idle_timeout;
+        let index = idle
+            .iter()
+            .rposition(|idle| idle.link.sender.is_ready() && fresh(idle))?;
+        // `remove`, not `swap_remove`: it is nearly always the last, and the order is the age.
+        Some(idle.remove(index).link)
+    }
+
+    /// Gives a connection back whose answer was read to its end.
+    pub(crate) fn put(&self, node: usize, mut link: Link, now: Instant) {
+        link.reused = true;
+        if let Some(idle) = self.idle.get(node)
+            && !link.sender.is_closed()
+        {
+            let mut idle = idle.borrow_mut();
+            if idle.len() < IDLE_MAX {
+                idle.push(Idle { link, since: now });
+            }
+        }
+    }
+
+    /// Closes what is too old or was closed by the node.
+    pub(crate) fn sweep(&self, now: Instant) {
+        for idle in &self.idle {
+            idle.borrow_mut().retain(|idle| {
+                !idle.link.sender.is_closed()
+                    && now.saturating_duration_since(idle.since) < self.idle_timeout
+            });
+        }
+    }
+}
+
+/// Opens a connection to `address` (`HOST:PORT`; a name is looked up each time, so that a node may
+/// move). Must run inside a `LocalSet`.
+pub(crate) async fn connect(address: &str, timeout: Duration) -> io::Result<Link> {
+    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(64 * 1024)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    let task = tokio::task::spawn_local(async move {
+        // Whoever waits for an answer gets the error as well.
+        let _ = connection.await;
+    });
+    Ok(Link {
+        sender,
+        reused: false,
+        task: task.abort_handle(),
+    })
+}

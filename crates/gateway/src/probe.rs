@@ -1,0 +1,106 @@
+//! The prober: asks every node how it is, each over a connection of its own, one prober per process.
+//! What an answer means is decided in `ejection`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::ejection::{Probed, judge};
+use crate::nodes::Node;
+use crate::worker::Shared;
+
+/// A longer answer to a probe is a bad one.
+const ANSWER_BYTES_MAX: usize = 4096;
+
+type Connection = SendRequest<Empty<Bytes>>;
+
+/// Probes one node for ever.
+pub(crate) async fn watch(shared: Arc<Shared>, index: usize) {
+    let Some(node) = shared.nodes.get(index) else {
+        return;
+    };
+    let mut connection = None;
+    let mut due = Instant::now();
+    loop {
+        tokio::time::sleep_until(due).await;
+        let late = due.elapsed();
+        let answers = node.answers();
+        let give_up = Instant::now() + shared.probe.timeout;
+        let asking = ask(node, &shared.probe.path, &mut connection);
+        let (probed, late) = match tokio::time::timeout_at(give_up, asking).await {
+            Ok(probed) => (probed, late),
+            Err(_) => (Probed::TimedOut, late.max(give_up.elapsed())),
+        };
+        if !matches!(probed, Probed::Good | Probed::Draining | Probed::BadStatus) {
+            connection = None;
+        }
+        if let Some(event) = judge(probed, late, node.answers() != answers) {
+            shared.nodes.learn(index, event);
+        }
+        due = (due + shared.probe.interval).max(Instant::now());
+    }
+}
+
+async fn ask(node: &Node, path: &str, connection: &mut Option<Connection>) -> Probed {
+    if let Some(open) = connection
+        && (open.is_closed() || open.ready().await.is_err())
+    {
+        *connection = None;
+    }
+    let open = match connection {
+        Some(open) => open,
+        None => match connect(node).await {
+            Some(new) => connection.insert(new),
+            None => return Probed::Unreachable,
+        },
+    };
+    let request = Request::get(path)
+        .header(header::HOST, host(node))
+        .header(
+            header::USER_AGENT,
+            HeaderValue::from_static("bingo-gateway-probe"),
+        )
+        .body(Empty::new());
+    let Ok(request) = request else {
+        return Probed::BadStatus;
+    };
+    match open.send_request(request).await {
+        Ok(answer) => {
+            let status = answer.status();
+            let state = answer.headers().get("bingo-state");
+            let draining = state.is_some_and(|state| state == "draining");
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+            match body.collect().await {
+                Ok(_) if status == StatusCode::OK => Probed::Good,
+                Ok(_) if draining => Probed::Draining,
+                Ok(_) => Probed::BadStatus,
+                Err(_) => Probed::Unreachable,
+            }
+        }
+        Err(error) => {
+            tracing::debug!(node = node.name, %error, "probe failed");
+            Probed::Unreachable
+        }
+    }
+}
+
+async fn connect(node: &Node) -> Option<Connection> {
+    let stream = TcpStream::connect(&node.address).await.ok()?;
+    stream.set_nodelay(true).ok()?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(async move {
+        // The prober sees the error as the end of its request.
+        let _ = connection.await;
+    });
+    Some(sender)
+}
+
+fn host(node: &Node) -> HeaderValue {
+    HeaderValue::from_str(&node.address).unwrap_or(HeaderValue::from_static("node"))
+}

@@ -1,0 +1,171 @@
+//! The gateway's own answers: problems (RFC 9457) that say in `Proxy-Status` (RFC 9209) that it was
+//! the gateway who spoke, and why.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+
+/// Why the gateway answers by itself.
+#[derive(Clone, Debug)]
+pub(crate) enum Refusal {
+    BadRequest(&'static str),
+    NoRoute,
+    /// The value of `Allow`.
+    WrongMethod(HeaderValue),
+    /// The request's body took longer than the request's time.
+    SlowBody,
+    BodyTooLarge,
+    UriTooLong,
+    /// A node broke the connection before it answered and the request must not be sent again.
+    NoAnswer,
+    /// No node answered within the request's time. `reached`: one had the request.
+    NoNodeInTime {
+        reached: bool,
+    },
+    /// Too many requests wait for a node.
+    HeldTooMany,
+}
+
+impl Refusal {
+    /// Status, slug of the problem's type, error type of RFC 9209 section 2.3, and what to say.
+    fn parts(&self) -> (StatusCode, &'static str, &'static str, &'static str) {
+        const REQUEST: &str = "http_request_error";
+        match self {
+            Self::BadRequest(why) => (StatusCode::BAD_REQUEST, "bad-request", REQUEST, why),
+            Self::NoRoute => (
+                StatusCode::NOT_FOUND,
+                "not-found",
+                REQUEST,
+                "no route has this path",
+            ),
+            Self::WrongMethod(_) => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                REQUEST,
+                "this path takes only the methods named in Allow",
+            ),
+            Self::SlowBody => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request-timeout",
+                REQUEST,
+                "the request's body did not arrive in time",
+            ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "http_request_error",
+                "the request's body is larger than this path takes",
+            ),
+            Self::UriTooLong => (
+                StatusCode::URI_TOO_LONG,
+                "uri-too-long",
+                REQUEST,
+                "the request's target is too long",
+            ),
+            Self::NoAnswer => (
+                StatusCode::BAD_GATEWAY,
+                "broken-answer",
+                "connection_terminated",
+                "the node broke the connection before it answered; the request may have had effect",
+            ),
+            Self::NoNodeInTime { reached: true } => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "no-answer-in-time",
+                "http_response_timeout",
+                "no node answered in time; the request may have had effect",
+            ),
+            Self::NoNodeInTime { reached: false } => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "no-node-in-time",
+                "destination_unavailable",
+                "no node could take the request in time",
+            ),
+            Self::HeldTooMany => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "connection_limit_reached",
+                "too many requests wait for a node",
+            ),
+        }
+    }
+
+    /// The limit that was hit, as `bingo_limit_hits_total` names it.
+    pub(crate) fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::BodyTooLarge => Some("body_bytes_max"),
+            Self::UriTooLong => Some("uri_bytes_max"),
+            Self::HeldTooMany => Some("held_max"),
+            Self::SlowBody | Self::NoNodeInTime { .. } => Some("deadline"),
+            _ => None,
+        }
+    }
+
+    /// Whether the rest of the request is of no use, so that the connection must end.
+    fn closes(&self) -> bool {
+        matches!(self, Self::SlowBody | Self::BodyTooLarge | Self::UriTooLong)
+    }
+
+    /// The answer; `path` and `request_id` are the request's.
+    pub(crate) fn answer(&self, path: &str, request_id: Option<HeaderValue>) -> Response<Bytes> {
+        let (status, slug, error, detail) = self.parts();
+        let body = serde_json::json!({
+            "type": format!("/problems/{slug}"),
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "detail": detail,
+            "instance": path,
+        });
+        let mut answer = Response::new(Bytes::from(body.to_string()));
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        let fixed = HeaderValue::from_static;
+        headers.insert(header::CONTENT_TYPE, fixed("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, fixed("no-store"));
+        if let Ok(value) = HeaderValue::try_from(format!("bingo; error={error}")) {
+            headers.insert(HeaderName::from_static("proxy-status"), value);
+        }
+        if let Some(id) = request_id {
+            headers.insert(crate::request_id::NAME, id);
+        }
+        if let Self::WrongMethod(allow) = self {
+            headers.insert(header::ALLOW, allow.clone());
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, fixed("1"));
+        }
+        if self.closes() {
+            headers.insert(header::CONNECTION, fixed("close"));
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_own_answer_is_a_problem_that_names_the_gateway_as_its_source() {
+        let refusal = Refusal::NoNodeInTime { reached: false };
+        let answer = refusal.answer("/a\"b", Some(HeaderValue::from_static("id-1")));
+        assert_eq!(answer.status(), 504);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        assert_eq!(
+            answer.headers()["proxy-status"],
+            "bingo; error=destination_unavailable"
+        );
+        assert_eq!(answer.headers()["x-request-id"], "id-1");
+        let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!(body["type"], "/problems/no-node-in-time");
+        assert_eq!(body["status"], 504);
+        assert_eq!(body["instance"], "/a\"b");
+    }
+
+    #[test]
+    fn a_shed_request_is_told_when_to_come_back() {
+        let answer = Refusal::HeldTooMany.answer("/", None);
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["retry-after"]),
+            (503, &HeaderValue::from_static("1"))
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! `X-Request-Id`: the client's own where it is sane, else one made here, so that all attempts of a
+//! request carry the same one. A random prefix per thread and a counter: unique enough to find a
+//! request in logs, and far cheaper than a UUID per request.
+
+use std::cell::Cell;
+use std::fmt::Write;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+pub(crate) const NAME: HeaderName = HeaderName::from_static("x-request-id");
+/// A longer one is replaced: it would be copied into every log line.
+const BYTES_MAX: usize = 128;
+
+/// Makes the ids of one thread.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    prefix: u64,
+    count: Cell<u64>,
+}
+
+impl RequestIds {
+    pub(crate) fn new(prefix: u64) -> Self {
+        Self {
+            prefix,
+            count: Cell::new(0),
+        }
+    }
+
+    /// Sees to it that the request has exactly one sane id, and returns it.
+    pub(crate) fn ensure(&self, headers: &mut HeaderMap) -> HeaderValue {
+        let mut sent = headers.get_all(NAME).iter();
+        if let (Some(id), None) = (sent.next(), sent.next())
+            && is_sane(id)
+        {
+            return id.clone();
+        }
+        let id = self.make();
+        headers.insert(NAME, id.clone());
+        id
+    }
+
+    fn make(&self) -> HeaderValue {
+        let count = self.count.get();
+        self.count.set(count.wrapping_add(1));
+        let mut text = String::with_capacity(32);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{:016x}{count:016x}", self.prefix);
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0"))
+    }
+}
+
+fn is_sane(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    (1..=BYTES_MAX).contains(&bytes.len())
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sane_id_is_kept_and_any_other_is_replaced() {
+        let ids = RequestIds::new(7);
+        for (sent, kept) in [
+            ("abc-123", true),
+            ("a b", false),
+            ("", false),
+            ("<script>", false),
+            (&"x".repeat(129), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(NAME, HeaderValue::from_str(sent).unwrap());
+            let id = ids.ensure(&mut headers);
+            assert_eq!(id == sent, kept, "{sent}");
+            assert_eq!(headers[NAME], id);
+        }
+    }
+
+    #[test]
+    fn made_ids_differ() {
+        let ids = RequestIds::new(7);
+        assert_ne!(
+            ids.ensure(&mut HeaderMap::new()),
+            ids.ensure(&mut HeaderMap::new())
+        );
+    }
+}

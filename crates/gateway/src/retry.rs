@@ -1,0 +1,234 @@
+//! Whether a request that failed on one node may go to another. Pure: the class of the failure, the
+//! route's policy and what is left of the request's time decide; the budget is asked last.
+//! Leaves out hedging and suspects.
+
+use std::time::Duration;
+
+use crate::config::Retry;
+
+/// How an attempt failed. An answer, even a 5xx, is no failure here: it is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The node cannot have seen the whole request: connection refused, idle connection found
+    /// dead, or the node said that it is draining.
+    NeverSent,
+    /// The connection broke after the request was sent and before an answer's head came.
+    NoAnswer,
+    /// The request's time ran out.
+    OutOfTime,
+}
+
+/// What is known of a request when an attempt fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Situation {
+    pub(crate) failure: Failure,
+    pub(crate) policy: Retry,
+    /// GET or HEAD (RFC 9110 section 9.2.1, of the methods that we route).
+    pub(crate) safe_method: bool,
+    /// It carries an `Idempotency-Key`.
+    pub(crate) keyed: bool,
+    /// The request's body is still at hand.
+    pub(crate) replayable: bool,
+    /// How often it was sent again after it may have reached a node.
+    pub(crate) repeats: u32,
+    pub(crate) remaining: Duration,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Send it to another node; where none is usable, hold it until one is.
+    TryAgain,
+    /// As `TryAgain`, and the node may see it a second time: takes from the budget.
+    Repeat,
+    /// Answer 502: a node may have begun and cannot be asked again.
+    GiveUpBroken,
+    /// Answer 504.
+    GiveUpOutOfTime,
+}
+
+/// A request is repeated once at most: what broke two nodes is not shown to a third.
+const REPEATS_MAX: u32 = 1;
+/// With less than this left another attempt cannot end in time.
+const REMAINING_MIN: Duration = Duration::from_millis(5);
+
+/// Decides. `budget` is asked only when everything else allows a repetition.
+pub(crate) fn next(situation: &Situation, budget: impl FnOnce() -> bool) -> Next {
+    if situation.failure == Failure::OutOfTime || situation.remaining < REMAINING_MIN {
+        return Next::GiveUpOutOfTime;
+    }
+    if !situation.replayable {
+        return Next::GiveUpBroken;
+    }
+    if situation.failure == Failure::NeverSent {
+        return Next::TryAgain;
+    }
+    let allowed = match situation.policy {
+        Retry::Never => false,
+        Retry::Safe => situation.safe_method || situation.keyed,
+        Retry::Always => true,
+    };
+    if allowed && situation.repeats < REPEATS_MAX && budget() {
+        Next::Repeat
+    } else {
+        Next::GiveUpBroken
+    }
+}
+
+/// Share of the live requests that may be repeated.
+const SHARE: f64 = 0.2;
+/// Seconds over which live requests count.
+const WINDOW_SECONDS: f64 = 10.0;
+
+/// The retry budget of one thread: 20 % of the live requests of the last seconds, and a small
+/// steady rate so that a quiet gateway may repeat at all. Without it, retries would double the load
+/// on nodes that fail because of load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    steady_per_second: f64,
+    steady: f64,
+    earned: f64,
+    at: Duration,
+}
+
+impl Budget {
+    /// `steady_per_second` repetitions are allowed without any traffic. `now` counts from any fixed
+    /// instant.
+    pub(crate) fn new(steady_per_second: f64, now: Duration) -> Self {
+        Self {
+            steady_per_second,
+            steady: steady_per_second * WINDOW_SECONDS,
+            earned: 0.0,
+            at: now,
+        }
+    }
+
+    /// Counts `requests` live requests that came since the last call. To be called about once a
+    /// second: what is told late counts as recent.
+    pub(crate) fn earn(&mut self, requests: u32, now: Duration) {
+        self.advance(now);
+        self.earned += SHARE * f64::from(requests);
+    }
+
+    /// Takes one repetition out of the budget, if there is one.
+    pub(crate) fn take(&mut self, now: Duration) -> bool {
+        self.advance(now);
+        let source = if self.steady >= 1.0 {
+            &mut self.steady
+        } else {
+            &mut self.earned
+        };
+        let enough = *source >= 1.0;
+        if enough {
+            *source -= 1.0;
+        }
+        enough
+    }
+
+    fn advance(&mut self, now: Duration) {
+        let seconds = now.saturating_sub(self.at).as_secs_f64();
+        self.at = now;
+        self.earned *= (-seconds / WINDOW_SECONDS).exp();
+        self.steady = (self.steady + self.steady_per_second * seconds)
+            .min(self.steady_per_second * WINDOW_SECONDS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GET: Situation = Situation {
+        failure: Failure::NoAnswer,
+        policy: Retry::Safe,
+        safe_method: true,
+        keyed: false,
+        replayable: true,
+        repeats: 0,
+        remaining: Duration::from_secs(1),
+    };
+    const POST: Situation = Situation {
+        safe_method: false,
+        ..GET
+    };
+
+    fn decide(situation: Situation) -> Next {
+        next(&situation, || true)
+    }
+
+    #[test]
+    fn what_was_never_sent_goes_to_another_node_whatever_the_policy() {
+        for policy in [Retry::Never, Retry::Safe, Retry::Always] {
+            for repeats in [0, 1] {
+                let situation = Situation {
+                    failure: Failure::NeverSent,
+                    policy,
+                    repeats,
+                    ..POST
+                };
+                assert_eq!(next(&situation, || false), Next::TryAgain);
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_connection_repeats_what_the_policy_calls_repeatable() {
+        let with = |policy, situation| {
+            decide(Situation {
+                policy,
+                ..situation
+            })
+        };
+        let keyed = Situation {
+            keyed: true,
+            ..POST
+        };
+        assert_eq!(with(Retry::Never, GET), Next::GiveUpBroken);
+        assert_eq!(with(Retry::Safe, GET), Next::Repeat);
+        assert_eq!(with(Retry::Safe, POST), Next::GiveUpBroken);
+        assert_eq!(with(Retry::Safe, keyed), Next::Repeat);
+        assert_eq!(with(Retry::Never, keyed), Next::GiveUpBroken);
+        assert_eq!(with(Retry::Always, POST), Next::Repeat);
+    }
+
+    #[test]
+    fn nothing_is_repeated_twice_or_without_budget_time_or_body() {
+        assert_eq!(decide(Situation { repeats: 1, ..GET }), Next::GiveUpBroken);
+        assert_eq!(next(&GET, || false), Next::GiveUpBroken);
+        let late = Situation {
+            remaining: Duration::from_millis(1),
+            ..GET
+        };
+        assert_eq!(decide(late), Next::GiveUpOutOfTime);
+        let streamed = Situation {
+            replayable: false,
+            ..GET
+        };
+        assert_eq!(decide(streamed), Next::GiveUpBroken);
+        let hung = Situation {
+            failure: Failure::OutOfTime,
+            ..GET
+        };
+        assert_eq!(decide(hung), Next::GiveUpOutOfTime);
+    }
+
+    #[test]
+    fn a_quiet_gateway_repeats_at_the_steady_rate() {
+        let mut budget = Budget::new(10.0, Duration::ZERO);
+        let taken = (0..1000).filter(|_| budget.take(Duration::ZERO)).count();
+        assert_eq!(taken, 100);
+        assert!(budget.take(Duration::from_millis(101)));
+        assert!(!budget.take(Duration::from_millis(102)));
+    }
+
+    #[test]
+    fn a_busy_gateway_repeats_a_fifth_of_its_recent_requests() {
+        let mut budget = Budget::new(0.0, Duration::ZERO);
+        budget.earn(1000, Duration::ZERO);
+        let taken = (0..1000).filter(|_| budget.take(Duration::ZERO)).count();
+        assert_eq!(taken, 200);
+        budget.earn(1000, Duration::ZERO);
+        let later = Duration::from_secs(100);
+        assert!((0..1000).filter(|_| budget.take(later)).count() < 2);
+    }
+}

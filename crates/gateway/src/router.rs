@@ -1,0 +1,189 @@
+//! Which route a request takes: by method and path, the first match in the file wins. A plain scan:
+//! with a few dozen routes it costs less than a tree would, and it is the order people read.
+
+use http::{HeaderValue, Method};
+
+use crate::config::{Class, Retry};
+use crate::valid::ValidRoute;
+use std::time::Duration;
+
+/// A route, ready to match.
+#[derive(Debug)]
+pub(crate) struct Route {
+    methods: Vec<Method>,
+    /// The path as written: also the label of metrics, hence static.
+    pub(crate) path: &'static str,
+    /// The part of `path` before the first `{`.
+    prefix: &'static str,
+    pub(crate) deadline: Duration,
+    pub(crate) body_bytes_max: u64,
+    pub(crate) retry: Retry,
+    pub(crate) class: Class,
+}
+
+/// What the table says about a method and a path.
+#[derive(Debug)]
+pub(crate) enum Match<'a> {
+    Route(&'a Route),
+    /// The path is known, the method is not: the value of `Allow` (RFC 9110 section 10.2.1).
+    WrongMethod(HeaderValue),
+    None,
+}
+
+/// All routes in the file's order.
+#[derive(Debug)]
+pub(crate) struct Router {
+    routes: Vec<Route>,
+}
+
+impl Router {
+    /// Paths are leaked, once per process: metrics want labels that live for ever.
+    pub(crate) fn new(routes: Vec<ValidRoute>) -> Self {
+        let routes = routes
+            .into_iter()
+            .map(|mut route| {
+                if route.methods.contains(&Method::GET) && !route.methods.contains(&Method::HEAD) {
+                    route.methods.push(Method::HEAD);
+                }
+                let path: &'static str = Box::leak(route.path.into_boxed_str());
+                Route {
+                    methods: route.methods,
+                    path,
+                    prefix: path.split('{').next().unwrap_or(path),
+                    deadline: route.deadline,
+                    body_bytes_max: route.body_bytes_max,
+                    retry: route.retry,
+                    class: route.class,
+                }
+            })
+            .collect();
+        Self { routes }
+    }
+
+    /// `path` is the request's path as sent: nothing is decoded or normalised, so the node sees the
+    /// very path that was matched.
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Match<'_> {
+        let mut known = false;
+        for route in &self.routes {
+            if route.takes(path) {
+                if route.methods.contains(method) {
+                    return Match::Route(route);
+                }
+                known = true;
+            }
+        }
+        if known {
+            Match::WrongMethod(self.allowed(path))
+        } else {
+            Match::None
+        }
+    }
+
+    fn allowed(&self, path: &str) -> HeaderValue {
+        let mut names: Vec<&str> = Vec::new();
+        for route in self.routes.iter().filter(|route| route.takes(path)) {
+            for method in &route.methods {
+                if !names.contains(&method.as_str()) {
+                    names.push(method.as_str());
+                }
+            }
+        }
+        HeaderValue::try_from(names.join(", ")).unwrap_or(HeaderValue::from_static("GET, HEAD"))
+    }
+}
+
+impl Route {
+    fn takes(&self, path: &str) -> bool {
+        if self.prefix.len() == self.path.len() {
+            return self.path == path;
+        }
+        if !path.starts_with(self.prefix) {
+            return false;
+        }
+        let mut written = self.path.split('/');
+        let mut sent = path.split('/');
+        loop {
+            match (written.next(), sent.next()) {
+                (None, None) => return true,
+                (Some(one), Some(other)) if one.starts_with('{') && !other.is_empty() => {}
+                (Some(one), Some(other)) if one == other => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router() -> Router {
+        let config: crate::Config =
+            chassis::config::parse("x", include_str!("../../../deploy/gateway.yaml")).unwrap();
+        Router::new(config.validate().unwrap().routes)
+    }
+
+    fn found(method: &Method, path: &str) -> String {
+        match router().find(method, path) {
+            Match::Route(route) => route.path.to_owned(),
+            Match::WrongMethod(allow) => format!("405 {}", allow.to_str().unwrap()),
+            Match::None => "404".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_route_of_the_contract_is_in_the_shipped_file() {
+        for path in [
+            "/",
+            "/ping",
+            "/ready",
+            "/config",
+            "/db_dummy",
+            "/long_dummy",
+            "/api/movie",
+            "/api/customer",
+            "/api/session",
+            "/openapi.json",
+            "/docs",
+        ] {
+            assert_eq!(found(&Method::GET, path), path);
+            assert_eq!(found(&Method::HEAD, path), path);
+        }
+        for path in ["/api/movie/1", "/api/customer/1", "/api/session/x"] {
+            let template = format!("{}{{id}}", &path[..path.len() - 1]);
+            assert_eq!(found(&Method::GET, path), template);
+        }
+        assert_eq!(found(&Method::POST, "/operation"), "/operation");
+        assert_eq!(found(&Method::POST, "/api/session"), "/api/session");
+        assert_eq!(
+            found(&Method::DELETE, "/api/session/1"),
+            "/api/session/{id}"
+        );
+    }
+
+    #[test]
+    fn what_no_route_names_is_unknown() {
+        for path in [
+            "/metrics",
+            "/api",
+            "/api/movie/",
+            "/api/movie/1/2",
+            "/Ping",
+            "//ping",
+            "*",
+            "",
+        ] {
+            assert_eq!(found(&Method::GET, path), "404", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_method_learns_the_right_ones() {
+        assert_eq!(found(&Method::PUT, "/api/session"), "405 GET, HEAD, POST");
+        assert_eq!(
+            found(&Method::POST, "/api/session/1"),
+            "405 GET, HEAD, DELETE"
+        );
+        assert_eq!(found(&Method::GET, "/operation"), "405 POST");
+    }
+}

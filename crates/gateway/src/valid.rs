@@ -1,0 +1,425 @@
+//! `gateway.yaml` as valid: parsed, in range, consistent. Every fault of a file is told in one run,
+//! each with key, value, reason and remedy, because mending a file one message at a time is slow.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chassis::Failure;
+use chassis::config::{parse_duration, parse_size};
+use http::{HeaderValue, Method};
+
+use crate::config::{Class, Config, Limits, Node, Probe, Retry, Route};
+use crate::ejection::Thresholds;
+
+/// A configuration that can be run.
+#[derive(Clone, Debug)]
+pub struct Valid {
+    /// Public addresses to listen on, where no listener was handed down.
+    pub listen: Vec<SocketAddr>,
+    /// The admin address, where no listener was handed down.
+    pub admin: Option<SocketAddr>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) probe: ValidProbe,
+    pub(crate) limits: ValidLimits,
+    pub(crate) threads: usize,
+    pub(crate) expose_node: bool,
+    pub(crate) routes: Vec<ValidRoute>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ValidProbe {
+    pub(crate) path: String,
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) thresholds: Thresholds,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ValidLimits {
+    pub(crate) head_bytes_max: usize,
+    pub(crate) fields_max: usize,
+    pub(crate) uri_bytes_max: usize,
+    pub(crate) head_timeout: Duration,
+    pub(crate) client_stall_timeout: Duration,
+    pub(crate) connections_max: usize,
+    pub(crate) held_max: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) node_idle_timeout: Duration,
+    pub(crate) node_stall_timeout: Duration,
+    pub(crate) drain_deadline: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ValidRoute {
+    pub(crate) methods: Vec<Method>,
+    pub(crate) path: String,
+    pub(crate) deadline: Duration,
+    pub(crate) body_bytes_max: u64,
+    pub(crate) retry: Retry,
+    pub(crate) class: Class,
+}
+
+impl Config {
+    /// Checks everything; the failure (exit 64) names every fault there is.
+    pub fn validate(&self) -> Result<Valid, Failure> {
+        let mut faults = Faults::default();
+        let listen = self.public_addresses(&mut faults);
+        let admin = self.admin.as_ref().and_then(|admin| {
+            faults.parsed(
+                "admin.listen",
+                &admin.listen,
+                "write IP:PORT, like 127.0.0.1:9090",
+            )
+        });
+        self.check_nodes(&mut faults);
+        let probe = valid_probe(&self.probe, &mut faults);
+        let limits = valid_limits(&self.limits, &mut faults);
+        let threads = self.threads.unwrap_or_else(cores);
+        faults.range("threads", threads, 1, 1024);
+        let routes = self
+            .routes
+            .iter()
+            .enumerate()
+            .map(|(index, route)| valid_route(index, route, &mut faults))
+            .collect();
+        if self.routes.is_empty() {
+            faults.add(
+                "routes",
+                "[]",
+                "no request could be answered",
+                "name a route",
+            );
+        }
+        if self.default != 404 {
+            let why = "a path that no route names can only be answered 404";
+            faults.add(
+                "default",
+                self.default,
+                why,
+                "write 404, or leave the key out",
+            );
+        }
+        match Failure::all(faults.0) {
+            Some(failure) => Err(failure),
+            None => Ok(Valid {
+                listen,
+                admin,
+                nodes: self.nodes.clone(),
+                probe,
+                limits,
+                threads,
+                expose_node: self.expose_node,
+                routes,
+            }),
+        }
+    }
+
+    fn public_addresses(&self, faults: &mut Faults) -> Vec<SocketAddr> {
+        if self.listen.is_empty() {
+            faults.add(
+                "listen",
+                "[]",
+                "nobody could connect",
+                "name an address, like 127.0.0.1:8080",
+            );
+        }
+        let remedy = "write IP:PORT, like 127.0.0.1:8080 or [::1]:8080";
+        self.listen
+            .iter()
+            .enumerate()
+            .filter_map(|(i, listen)| {
+                faults.parsed(&format!("listen[{i}].address"), &listen.address, remedy)
+            })
+            .collect()
+    }
+
+    fn check_nodes(&self, faults: &mut Faults) {
+        if self.nodes.is_empty() {
+            faults.add("nodes", "[]", "there is nobody to ask", "name a node");
+        }
+        let mut names = HashSet::new();
+        for (i, node) in self.nodes.iter().enumerate() {
+            let key = format!("nodes[{i}].name");
+            if node.name.is_empty() || HeaderValue::from_str(&node.name).is_err() {
+                let why = "it is empty or cannot stand in a header";
+                faults.add(&key, &node.name, why, "use letters, digits and `-`");
+            }
+            if !names.insert(&node.name) {
+                let why = "another node has this name";
+                faults.add(&key, &node.name, why, "give each node its own name");
+            }
+            let good = node.address.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0)
+            });
+            if !good || node.address.parse::<http::uri::Authority>().is_err() {
+                let key = format!("nodes[{i}].address");
+                faults.add(
+                    &key,
+                    &node.address,
+                    "it is no HOST:PORT",
+                    "write one, like 127.0.0.1:8001",
+                );
+            }
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn valid_probe(probe: &Probe, faults: &mut Faults) -> ValidProbe {
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    let least = Duration::from_millis(10);
+    faults.path("probe.path", &probe.path);
+    faults.range("probe.rise", probe.rise, 1, 100);
+    faults.range("probe.fall", probe.fall, 1, 100);
+    ValidProbe {
+        path: probe.path.clone(),
+        interval: faults.duration("probe.interval", &probe.interval, least, minute),
+        timeout: faults.duration("probe.timeout", &probe.timeout, least, 10 * second),
+        thresholds: Thresholds {
+            rise: probe.rise,
+            fall: probe.fall,
+        },
+    }
+}
+
+fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
+    let (least, second) = (Duration::from_millis(10), Duration::from_secs(1));
+    let (minute, hour) = (60 * second, 3600 * second);
+    faults.range("limits.fields_max", limits.fields_max, 8, 10_000);
+    faults.range(
+        "limits.connections_max",
+        limits.connections_max,
+        1,
+        1_000_000,
+    );
+    faults.range("limits.held_max", limits.held_max, 0, 1_000_000);
+    let head = faults.size(
+        "limits.head_bytes_max",
+        &limits.head_bytes_max,
+        1024,
+        1 << 20,
+    );
+    // hyper refuses a target over 64 KiB less one byte by itself.
+    let uri = faults.size("limits.uri_bytes_max", &limits.uri_bytes_max, 64, 65_534);
+    let mut time =
+        |key: &str, value, max| faults.duration(&format!("limits.{key}"), value, least, max);
+    ValidLimits {
+        head_bytes_max: head as usize,
+        fields_max: limits.fields_max,
+        uri_bytes_max: uri as usize,
+        head_timeout: time("head_timeout", &limits.head_timeout, hour),
+        client_stall_timeout: time("client_stall_timeout", &limits.client_stall_timeout, hour),
+        connections_max: limits.connections_max,
+        held_max: limits.held_max,
+        connect_timeout: time("connect_timeout", &limits.connect_timeout, minute),
+        node_idle_timeout: time("node_idle_timeout", &limits.node_idle_timeout, hour),
+        node_stall_timeout: time("node_stall_timeout", &limits.node_stall_timeout, hour),
+        drain_deadline: time("drain_deadline", &limits.drain_deadline, hour),
+    }
+}
+
+fn valid_route(index: usize, route: &Route, faults: &mut Faults) -> ValidRoute {
+    let key = |name: &str| format!("routes[{index}].{name}");
+    let hour = Duration::from_secs(3600);
+    faults.path(&key("path"), &route.path);
+    if route.methods.is_empty() {
+        faults.add(
+            &key("methods"),
+            "[]",
+            "it matches no request",
+            "name a method, like GET",
+        );
+    }
+    let mut methods = Vec::new();
+    for text in &route.methods {
+        match text.parse::<Method>() {
+            Ok(method) if *text == text.to_ascii_uppercase() && method != Method::CONNECT => {
+                methods.push(method);
+            }
+            _ => faults.add(
+                &key("methods"),
+                text,
+                "it is no method that can be routed",
+                "write one in capitals, like GET",
+            ),
+        }
+    }
+    ValidRoute {
+        methods,
+        path: route.path.clone(),
+        deadline: faults.duration(
+            &key("deadline"),
+            &route.deadline,
+            Duration::from_millis(10),
+            hour,
+        ),
+        body_bytes_max: faults.size(&key("body_bytes_max"), &route.body_bytes_max, 0, 1 << 40),
+        retry: route.retry,
+        class: route.class,
+    }
+}
+
+#[derive(Default)]
+struct Faults(Vec<Failure>);
+
+impl Faults {
+    fn add(&mut self, key: &str, value: impl Display, why: impl Display, remedy: &str) {
+        self.0.push(Failure::configuration(
+            format!("use {key}: {value}"),
+            why,
+            remedy,
+        ));
+    }
+
+    fn parsed(&mut self, key: &str, value: &str, remedy: &str) -> Option<SocketAddr> {
+        value
+            .parse()
+            .map_err(|error| self.add(key, value, error, remedy))
+            .ok()
+    }
+
+    fn path(&mut self, key: &str, value: &str) {
+        let plain = value
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+        if !value.starts_with('/') || !plain {
+            self.add(
+                key,
+                value,
+                "it is no path",
+                "begin it with / and use no blank, ? or #",
+            );
+        }
+        let braces = value.split('/').all(|segment| {
+            let inner = segment
+                .strip_prefix('{')
+                .and_then(|rest| rest.strip_suffix('}'));
+            !inner.unwrap_or(segment).contains(['{', '}']) && inner != Some("")
+        });
+        if !braces {
+            self.add(
+                key,
+                value,
+                "braces must enclose a whole segment",
+                "write it like /api/movie/{id}",
+            );
+        }
+    }
+
+    fn range<T: PartialOrd + Display + Copy>(&mut self, key: &str, value: T, min: T, max: T) {
+        if value < min || value > max {
+            let remedy = format!("choose {min} to {max}");
+            self.add(key, value, "it is out of range", &remedy);
+        }
+    }
+
+    fn duration(&mut self, key: &str, value: &str, min: Duration, max: Duration) -> Duration {
+        let text = chassis::config::format_duration;
+        match parse_duration(value) {
+            Ok(duration) if duration >= min && duration <= max => return duration,
+            Ok(_) => {
+                let remedy = format!("choose {} to {}", text(min), text(max));
+                self.add(key, value, "it is out of range", &remedy);
+            }
+            Err(why) => self.add(key, value, why, "write a duration"),
+        }
+        min
+    }
+
+    fn size(&mut self, key: &str, value: &str, min: u64, max: u64) -> u64 {
+        let text = chassis::config::format_size;
+        match parse_size(value) {
+            Ok(size) if size >= min && size <= max => return size,
+            Ok(_) => {
+                let remedy = format!("choose {} to {}", text(min), text(max));
+                self.add(key, value, "it is out of range", &remedy);
+            }
+            Err(why) => self.add(key, value, why, "write a size"),
+        }
+        min
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../../deploy/gateway.yaml");
+
+    fn parse(text: &str) -> Config {
+        chassis::config::parse("gateway.yaml", text).unwrap()
+    }
+
+    #[test]
+    fn the_shipped_file_is_valid() {
+        let valid = parse(SHIPPED).validate().unwrap();
+        assert_eq!(valid.nodes.len(), 2);
+        assert_eq!(valid.probe.interval, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn the_shipped_file_keeps_what_an_installation_replaces_before_the_line_probe() {
+        let top_level = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()))
+                .filter_map(|line| line.split(':').next().map(str::to_owned))
+                .collect()
+        };
+        let keys = top_level(SHIPPED);
+        assert_eq!(keys[..4], ["listen", "admin", "nodes", "probe"]);
+        assert!(SHIPPED.lines().any(|line| line.starts_with("probe:")));
+    }
+
+    #[test]
+    fn every_fault_of_a_file_is_told_in_one_run_with_key_value_and_remedy() {
+        let text = "
+listen: [{address: nowhere}]
+nodes: [{name: a, address: noport}, {name: a, address: '127.0.0.1:1'}]
+probe: {interval: 5, path: ping}
+limits: {connections_max: 0, head_timeout: 1d}
+threads: 0
+routes:
+- {methods: [get], path: '/a{b}', deadline: 0s, body_bytes_max: 1}
+default: 500
+";
+        let failure = parse(text).validate().unwrap_err();
+        let text = failure.to_string();
+        for part in [
+            "listen[0].address: nowhere",
+            "nodes[0].address: noport",
+            "nodes[1].name: a",
+            "probe.interval: 5",
+            "probe.path: ping",
+            "limits.connections_max: 0",
+            "limits.head_timeout: 1d",
+            "threads: 0",
+            "routes[0].methods: get",
+            "routes[0].path: /a{b}",
+            "routes[0].deadline: 0s",
+            "routes[0].body_bytes_max: 1",
+            "default: 500",
+            "help: choose 1 to 1000000",
+        ] {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
+        }
+        assert_eq!(failure.exit, chassis::Exit::Configuration);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let text = SHIPPED.replace("expose_node:", "expose_nodes:");
+        let failure = chassis::config::parse::<Config>("gateway.yaml", &text).unwrap_err();
+        assert!(failure.to_string().contains("expose_nodes"), "{failure}");
+    }
+
+    #[test]
+    fn a_configuration_reads_back_as_written() {
+        let config = parse(SHIPPED);
+        assert_eq!(parse(&chassis::config::to_yaml(&config).unwrap()), config);
+    }
+}
