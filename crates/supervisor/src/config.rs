@@ -1,0 +1,317 @@
+//! `supervisor.yaml` as it is written: which processes, in which order, watched how. Turning it
+//! into something that can be run, with every fault found in one go, is `plan`'s work.
+//! Left out until they are needed: memory limits, maximal age, successor first.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chassis::Failure;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Plan;
+
+/// The whole file. Serializes to what it was read from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the state is written after every change, as JSON of `Status`. None: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_file: Option<PathBuf>,
+    /// Unix socket for `control::Client`; at most 100 bytes. None: no control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_socket: Option<PathBuf>,
+    /// Folder of one `<name>.log` per process. None: children write to our stdout and stderr, and a
+    /// failed start can then not be explained by its last lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_folder: Option<PathBuf>,
+    pub processes: Vec<Process>,
+}
+
+/// One process to keep alive.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Unique; letters, digits, `-`, `_`, `.`; also the name of its log file.
+    pub name: String,
+    /// `job` (done when it exited 0) and `postgres` (restarted on exit only, stopped by SIGINT) have
+    /// rules of their own; any other word only groups processes.
+    #[serde(default = "default_role")]
+    pub role: String,
+    /// Program and arguments; no shell.
+    pub command: Vec<String>,
+    /// Local user to run as; needs root. None: ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Added to `PATH`, `HOME` and `LANG`; nothing else of our environment is passed on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// None: ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_folder: Option<PathBuf>,
+    /// Listeners that we open and hand down, in this order from descriptor 3 on. Processes that
+    /// name the same address share one listener.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<Socket>,
+    #[serde(default, skip_serializing_if = "Probes::is_default")]
+    pub probes: Probes,
+    #[serde(default, skip_serializing_if = "Stop::is_default")]
+    pub stop: Stop,
+    #[serde(default)]
+    pub restart: Restart,
+    /// Started for the first time only when these are healthy (jobs: done); stopped before them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// Shown in the status only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// Shown in the status only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
+}
+
+/// One listening TCP socket; the child finds it by `name` in `LISTEN_FDNAMES`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Socket {
+    pub name: String,
+    /// `127.0.0.1:8080`, `[::1]:8080`; port 0 takes a free one.
+    pub address: String,
+}
+
+/// How a process is watched. Without `liveness` it is healthy as long as it runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probes {
+    #[serde(default)]
+    pub startup: Startup,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<Liveness>,
+}
+
+impl Probes {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The time that a process has until its first good probe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Startup {
+    /// Too low kills a slow starter again and again; too high hides one that hangs at its start.
+    #[serde(with = "chassis::config::duration", default = "default_startup")]
+    pub timeout: Duration,
+}
+
+impl Default for Startup {
+    fn default() -> Self {
+        Self {
+            timeout: default_startup(),
+        }
+    }
+}
+
+/// Exactly one of `http`, `tcp` and `command`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Liveness {
+    /// `http://HOST:PORT/PATH`: good is an answer 2xx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// `HOST:PORT`: good is an accepted connection. A frozen process passes it: its kernel accepts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<String>,
+    /// Good is exit 0. Runs as the process's user with its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// From the start of one probe to the start of the next.
+    #[serde(with = "chassis::config::duration", default = "default_interval")]
+    pub interval: Duration,
+    /// Too low kills a process that is merely busy.
+    #[serde(with = "chassis::config::duration", default = "default_timeout")]
+    pub timeout: Duration,
+    /// Failures in a row that make it unhealthy; `fall` × `interval` bounds the detection.
+    #[serde(default = "default_fall")]
+    pub fall: u32,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self {
+            http: None,
+            tcp: None,
+            command: None,
+            interval: default_interval(),
+            timeout: default_timeout(),
+            fall: default_fall(),
+        }
+    }
+}
+
+/// How a process is asked to end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// `SIGTERM` and so on. None: SIGTERM, for the role `postgres` SIGINT (its fast shutdown).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// Then it is killed. Must exceed the drain delay and drain deadline of the process.
+    #[serde(with = "chassis::config::duration", default = "default_stop")]
+    pub timeout: Duration,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self {
+            signal: None,
+            timeout: default_stop(),
+        }
+    }
+}
+
+impl Stop {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// When a process that ended is started again; after exit 64 never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    #[default]
+    Always,
+    OnFailure,
+    Never,
+}
+
+impl Config {
+    /// Reads a file and checks it whole. Exit 64 with a message for every fault.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let config: Self = chassis::config::read(
+            path,
+            "give --config a file that exists; `bingo up` writes one to DIR/config/supervisor.yaml",
+        )?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Every fault in one failure (exit 64): names, order, users, addresses, probes, signals.
+    pub fn validate(&self) -> Result<(), Failure> {
+        Plan::new(self).map(drop)
+    }
+
+    /// One command, kept alive in our own environment, writing to our stdout and stderr.
+    pub fn for_command(command: Vec<String>) -> Self {
+        let name = command
+            .first()
+            .and_then(|program| Path::new(program).file_name())
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name: String = name.chars().filter(|c| is_name_character(*c)).collect();
+        // A variable that is no UTF-8 cannot stand in YAML and is not passed on.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self {
+            processes: vec![Process {
+                name: if name.is_empty() {
+                    "command".to_owned()
+                } else {
+                    name
+                },
+                role: default_role(),
+                command,
+                environment,
+                ..Process::default()
+            }],
+            ..Self::default()
+        }
+    }
+}
+
+/// Whether a character may stand in the name of a process.
+pub(crate) fn is_name_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')
+}
+
+fn default_role() -> String {
+    "process".to_owned()
+}
+
+fn default_startup() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn default_interval() -> Duration {
+    Duration::from_millis(250)
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_millis(200)
+}
+
+fn default_fall() -> u32 {
+    3
+}
+
+fn default_stop() -> Duration {
+    Duration::from_secs(30)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = "
+state_file: /tmp/state.json
+processes:
+- name: node-1
+  role: node
+  command: [/bin/sleep, '9']
+  probes:
+    liveness: {http: 'http://127.0.0.1:9/ping', interval: 100ms}
+  stop: {timeout: 5s}
+  restart: on-failure
+";
+
+    #[test]
+    fn a_file_reads_back_as_written_with_the_defaults_filled_in() {
+        let config: Config = chassis::config::parse("example", EXAMPLE).unwrap();
+        let process = &config.processes[0];
+        let liveness = process.probes.liveness.as_ref().unwrap();
+        assert_eq!(liveness.interval, Duration::from_millis(100));
+        assert_eq!(liveness.timeout, Duration::from_millis(200));
+        assert_eq!(liveness.fall, 3);
+        assert_eq!(process.probes.startup.timeout, Duration::from_secs(60));
+        assert_eq!(process.restart, Restart::OnFailure);
+        let text = chassis::config::to_yaml(&config).unwrap();
+        let again: Config = chassis::config::parse("again", &text).unwrap();
+        assert_eq!(again, config, "{text}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let text = EXAMPLE.replace("restart:", "restarts:");
+        let failure = chassis::config::parse::<Config>("example", &text)
+            .unwrap_err()
+            .to_string();
+        assert!(failure.contains("restarts"), "{failure}");
+    }
+
+    #[test]
+    fn a_bare_command_needs_no_file() {
+        let config = Config::for_command(vec!["/bin/sleep".to_owned(), "1".to_owned()]);
+        config.validate().unwrap();
+        assert_eq!(config.processes[0].name, "sleep");
+        assert_eq!(config.processes[0].restart, Restart::Always);
+        assert!(config.processes[0].environment.contains_key("PATH"));
+        assert!(
+            Config::for_command(Vec::new())
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("command")
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! Talking to a running supervisor: one JSON line asks, one JSON line answers, then the connection
+//! ends. A Unix socket of mode 0600 is all the authentication there is: whoever may open it may
+//! also signal the processes. The client blocks; it is for commands that ask and end.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::Failure;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::error::ControlError;
+use crate::status::Status;
+
+/// An exchange that takes longer is broken off, on both sides.
+const EXCHANGE_MAX: Duration = Duration::from_secs(5);
+const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const CONNECTIONS_MAX: usize = 16;
+
+/// What can be asked: `{"request":"restart","name":"node-1"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    Status,
+    /// End everything; in order, or `now` at once. Answered before it is done.
+    Stop {
+        #[serde(default)]
+        now: bool,
+    },
+    /// End one process in order and start it again. Answered before it is done.
+    Restart {
+        name: String,
+    },
+}
+
+/// What is answered: `{"answer":"done"}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "content", rename_all = "lowercase")]
+pub enum Answer {
+    Status(Status),
+    Done,
+    Refused(String),
+}
+
+/// Asks the supervisor behind one socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    pub fn status(&self) -> Result<Status, ControlError> {
+        match self.ask(&Request::Status)? {
+            Answer::Status(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Returns when the request is accepted; wait for `status` to say `NotRunning`.
+    pub fn stop(&self, now: bool) -> Result<(), ControlError> {
+        self.order(&Request::Stop { now })
+    }
+
+    /// Returns when the request is accepted.
+    pub fn restart(&self, name: &str) -> Result<(), ControlError> {
+        self.order(&Request::Restart {
+            name: name.to_owned(),
+        })
+    }
+
+    fn order(&self, request: &Request) -> Result<(), ControlError> {
+        match self.ask(request)? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, ControlError> {
+        let path = || self.path.clone();
+        let mut stream =
+            BlockingStream::connect(&self.path).map_err(|source| ControlError::NotRunning {
+                path: path(),
+                source,
+            })?;
+        let garbled = |source| ControlError::Garbled {
+            path: path(),
+            source,
+        };
+        let mut line = serde_json::to_string(request).map_err(garbled)?;
+        line.push('\n');
+        let answer = exchange(&mut stream, &line).map_err(|source| ControlError::NoAnswer {
+            path: path(),
+            source,
+        })?;
+        match serde_json::from_str(&answer).map_err(garbled)? {
+            Answer::Refused(why) => Err(ControlError::Refused { why }),
+            answer => Ok(answer),
+        }
+    }
+}
+
+fn exchange(stream: &mut BlockingStream, line: &str) -> io::Result<String> {
+    stream.set_read_timeout(Some(EXCHANGE_MAX))?;
+    stream.set_write_timeout(Some(EXCHANGE_MAX))?;
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut answer)?;
+    if answer.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(answer)
+}
+
+fn unexpected(answer: &Answer) -> ControlError {
+    ControlError::Refused {
+        why: format!("it answered something else: {answer:?}"),
+    }
+}
+
+/// A request and where its answer goes.
+pub(crate) type Asked = (Request, oneshot::Sender<Answer>);
+
+/// The listening side; its socket file goes with it.
+pub(crate) struct Server {
+    listener: UnixListener,
+    _file: SocketFile,
+}
+
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Server {
+    /// Opens the socket, in place of one that nobody listens on any more. Exit 64 where another
+    /// supervisor answers on it, or the folder cannot be written.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let attempted = format!("open the control socket {}", path.display());
+        if BlockingStream::connect(path).is_ok() {
+            return Err(Failure::configuration(
+                attempted,
+                "another supervisor answers on it",
+                "stop that one first, or use another folder",
+            ));
+        }
+        Self::bind(path).map_err(|error| {
+            let help = "check that the folder exists and can be written";
+            Failure::configuration(attempted, error, help)
+        })
+    }
+
+    fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        let server = Self {
+            listener,
+            _file: SocketFile(path.to_owned()),
+        };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(server)
+    }
+
+    /// Serves until it is dropped; each request goes to `asked`.
+    pub(crate) async fn serve(self, asked: mpsc::Sender<Asked>) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                return;
+            };
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let asked = asked.clone();
+                    tokio::spawn(async move {
+                        // A client that is slow or gone gets no answer; nothing else is lost.
+                        let _ = tokio::time::timeout(EXCHANGE_MAX, answer(stream, asked)).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket could not accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<()> {
+    let (reader, mut writer) = stream.split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(reader.take(REQUEST_BYTES_MAX))
+        .read_line(&mut line)
+        .await?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(request) => {
+            let (sender, receiver) = oneshot::channel();
+            let gone = || io::Error::other("the supervisor ends");
+            asked.send((request, sender)).await.map_err(|_| gone())?;
+            receiver.await.map_err(|_| gone())?
+        }
+        Err(error) => Answer::Refused(format!("this is no request: {error}")),
+    };
+    let mut text = serde_json::to_vec(&answer)?;
+    text.push(b'\n');
+    writer.write_all(&text).await
+}

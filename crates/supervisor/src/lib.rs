@@ -1,0 +1,37 @@
+//! Keeps any process alive; knows neither our API nor SQL. `run` is one task that owns everything
+//! and asks `policy`, which is pure, what to do; the tasks beside it only wait (for an exit, a
+//! probe's answer, a request on the control socket) and report to it. So no two parts of the
+//! supervisor can disagree about a process. It sets no parent-death signal: when the supervisor
+//! itself is killed, its children go on serving until the next start ends them.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic
+    )
+)]
+
+pub mod config;
+pub mod control;
+pub mod launch;
+pub mod processes;
+
+mod error;
+mod family;
+mod log_files;
+mod order;
+mod plan;
+mod policy;
+mod probe;
+mod run;
+mod slot;
+mod spawn;
+mod status;
+
+pub use config::Config;
+pub use error::ControlError;
+pub use run::{Switches, run};
+pub use status::{ProcessState, ProcessStatus, Status};

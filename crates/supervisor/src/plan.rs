@@ -1,0 +1,453 @@
+//! `supervisor.yaml` as it can be run: names resolved, users looked up, addresses and URLs parsed.
+//! Every fault is collected before any is reported. Users are looked up in /etc/passwd alone: the
+//! service accounts of a machine stand there, and a lookup over the network has no place in a start.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chassis::Failure;
+use rustix::process::Signal;
+
+use crate::config::{self, Config, Liveness, Restart, is_name_character};
+use crate::order;
+use crate::policy::{Kind, Rules};
+use crate::processes::signal_of_name;
+
+/// A Unix socket's path may have 108 bytes with its end (unix(7)); some are left for others.
+const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// Names become file names and log fields.
+const NAME_BYTES_MAX: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) processes: Vec<Process>,
+    /// For each process the positions of those it waits for.
+    pub(crate) after: Vec<Vec<usize>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) command: Vec<String>,
+    /// None: ours.
+    pub(crate) user: Option<User>,
+    pub(crate) environment: BTreeMap<OsString, OsString>,
+    pub(crate) working_folder: Option<PathBuf>,
+    pub(crate) sockets: Vec<(String, SocketAddr)>,
+    pub(crate) probe: Option<Probe>,
+    pub(crate) stop_signal: Signal,
+    pub(crate) stop_signal_name: String,
+    pub(crate) rules: Rules,
+    pub(crate) listen: Option<String>,
+    pub(crate) metrics: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) home: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Probe {
+    pub(crate) target: Target,
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Http {
+        address: SocketAddr,
+        authority: String,
+        path: String,
+    },
+    Tcp(SocketAddr),
+    Command(Vec<String>),
+}
+
+/// Collects faults; each check goes on after the last one failed.
+struct Faults(Vec<Failure>);
+
+impl Faults {
+    fn add(&mut self, key: &str, why: impl std::fmt::Display, help: &str) {
+        self.0.push(Failure::configuration(key, why, help));
+    }
+}
+
+impl Plan {
+    /// Checks a whole configuration; a message for every fault, exit 64.
+    pub(crate) fn new(config: &Config) -> Result<Self, Failure> {
+        let mut faults = Faults(Vec::new());
+        if config.processes.is_empty() {
+            faults.add("processes", "there are none", "name at least one process");
+        }
+        if let Some(path) = &config.control_socket
+            && path.as_os_str().len() > SOCKET_PATH_BYTES_MAX
+        {
+            let why = format!(
+                "`{}` is longer than {SOCKET_PATH_BYTES_MAX} bytes",
+                path.display()
+            );
+            faults.add("control_socket", why, "use a folder with a shorter path");
+        }
+        let after = resolve_after(config, &mut faults);
+        let processes = config
+            .processes
+            .iter()
+            .filter_map(|process| check(process, &mut faults))
+            .collect();
+        match Failure::all(faults.0) {
+            Some(failure) => Err(failure),
+            None => Ok(Self { processes, after }),
+        }
+    }
+}
+
+fn resolve_after(config: &Config, faults: &mut Faults) -> Vec<Vec<usize>> {
+    let names: Vec<&str> = config.processes.iter().map(|p| p.name.as_str()).collect();
+    for (at, name) in names.iter().enumerate() {
+        if names.iter().position(|other| other == name) != Some(at) {
+            let why = "another process has this name";
+            faults.add(
+                &format!("processes: {name}: name"),
+                why,
+                "give each one its own",
+            );
+        }
+    }
+    let mut after = Vec::new();
+    for process in &config.processes {
+        let key = format!("processes: {}: after", process.name);
+        let mut needs = Vec::new();
+        for need in &process.after {
+            match names.iter().position(|name| name == need) {
+                Some(at) => needs.push(at),
+                None => faults.add(&key, format!("there is no process `{need}`"), "correct it"),
+            }
+        }
+        after.push(needs);
+    }
+    if let Some(name) = order::circle(&after).and_then(|at| names.get(at)) {
+        let key = format!("processes: {name}: after");
+        faults.add(
+            &key,
+            "it waits for itself, in a circle",
+            "remove one of them",
+        );
+    }
+    after
+}
+
+fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
+    let before = faults.0.len();
+    let key = |key: &str| format!("processes: {}: {key}", process.name);
+    let name = &process.name;
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_name_character) {
+        let why = format!("`{name}` is no name");
+        faults.add(
+            &key("name"),
+            why,
+            "use 1 to 64 letters, digits, `-`, `_`, `.`",
+        );
+    }
+    if process.command.first().is_none_or(String::is_empty) {
+        let help = "name the program and its arguments";
+        faults.add(&key("command"), "it is empty", help);
+    }
+    if process.command.iter().any(|part| part.contains('\0')) {
+        faults.add(&key("command"), "a part holds a zero byte", "remove it");
+    }
+    for (name, value) in &process.environment {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            let why = format!("`{name}` is no variable");
+            faults.add(&key("environment"), why, "use a name without `=`");
+        }
+    }
+    let kind = match process.role.as_str() {
+        "job" => Kind::Job,
+        "postgres" => Kind::Postgres,
+        _ => Kind::Service,
+    };
+    if kind == Kind::Job && process.restart == Restart::Always {
+        let help = "write `restart: on-failure` or `never`";
+        faults.add(&key("restart"), "a job is done when it exits 0", help);
+    }
+    if kind == Kind::Job && process.probes.liveness.is_some() {
+        let why = "a job is judged by its exit code";
+        faults.add(&key("probes.liveness"), why, "remove the probe");
+    }
+    let user = resolve_user(process, &key("user"), faults);
+    let sockets = resolve_sockets(process, &key("sockets"), faults);
+    let liveness = process.probes.liveness.as_ref();
+    let probe = liveness.and_then(|l| resolve_probe(l, &key("probes.liveness"), faults));
+    let (stop_signal_name, stop_signal) = resolve_signal(process, kind, &key("stop"), faults);
+    if faults.0.len() > before {
+        return None;
+    }
+    Some(Process {
+        name: name.clone(),
+        role: process.role.clone(),
+        command: process.command.clone(),
+        environment: environment(process, user.as_ref()),
+        user,
+        working_folder: process.working_folder.clone(),
+        sockets,
+        rules: Rules {
+            kind,
+            restart: process.restart,
+            probed: probe.is_some(),
+            startup_timeout: process.probes.startup.timeout,
+            fall: liveness.map_or(1, |liveness| liveness.fall),
+            stop_timeout: process.stop.timeout,
+        },
+        probe,
+        stop_signal,
+        stop_signal_name,
+        listen: process.listen.clone(),
+        metrics: process.metrics.clone(),
+    })
+}
+
+fn resolve_signal(
+    process: &config::Process,
+    kind: Kind,
+    key: &str,
+    faults: &mut Faults,
+) -> (String, Signal) {
+    let default = if kind == Kind::Postgres {
+        "SIGINT"
+    } else {
+        "SIGTERM"
+    };
+    let name = process.stop.signal.as_deref().unwrap_or(default);
+    let signal = signal_of_name(name).unwrap_or_else(|| {
+        faults.add(
+            key,
+            format!("`{name}` is no signal"),
+            "write it like SIGTERM",
+        );
+        Signal::TERM
+    });
+    (name.to_owned(), signal)
+}
+
+fn resolve_user(process: &config::Process, key: &str, faults: &mut Faults) -> Option<User> {
+    let name = process.user.as_ref()?;
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let Some(user) = find_user(&passwd, name) else {
+        let why = format!("there is no user `{name}` in /etc/passwd");
+        faults.add(key, why, "name one that exists, like `nobody`");
+        return None;
+    };
+    let own = rustix::process::geteuid().as_raw();
+    if own == user.uid {
+        return None;
+    }
+    if own != 0 {
+        let why = format!("only root can start a process as `{name}`");
+        faults.add(key, why, "remove the user, or start as root");
+    }
+    Some(user)
+}
+
+/// passwd(5): name, password, uid, gid, comment, home, shell.
+fn find_user(passwd: &str, name: &str) -> Option<User> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        if fields.next()? != name {
+            return None;
+        }
+        Some(User {
+            uid: fields.nth(1)?.parse().ok()?,
+            gid: fields.next()?.parse().ok()?,
+            home: PathBuf::from(fields.nth(1)?),
+        })
+    })
+}
+
+fn resolve_sockets(
+    process: &config::Process,
+    key: &str,
+    faults: &mut Faults,
+) -> Vec<(String, SocketAddr)> {
+    let mut sockets = Vec::new();
+    for socket in &process.sockets {
+        // LISTEN_FDNAMES joins names by colons (sd_listen_fds(3)).
+        if socket.name.is_empty() || !socket.name.chars().all(is_name_character) {
+            let why = format!("`{}` is no name of a socket", socket.name);
+            faults.add(key, why, "use letters, digits, `-`, `_`, `.`");
+        }
+        match socket.address.parse() {
+            Ok(address) => sockets.push((socket.name.clone(), address)),
+            Err(_) => {
+                let why = format!("`{}` is no address", socket.address);
+                faults.add(key, why, "write it like 127.0.0.1:8080 or [::1]:8080");
+            }
+        }
+    }
+    sockets
+}
+
+fn resolve_probe(liveness: &Liveness, key: &str, faults: &mut Faults) -> Option<Probe> {
+    if liveness.fall == 0 {
+        faults.add(key, "fall is 0", "write at least 1");
+    }
+    if liveness.interval.is_zero() || liveness.timeout.is_zero() {
+        let why = "interval or timeout is zero";
+        faults.add(key, why, "write one like 250ms");
+    }
+    let target = match (&liveness.http, &liveness.tcp, &liveness.command) {
+        (Some(url), None, None) => parse_url(url),
+        (None, Some(address), None) => resolve_address(address).map(Target::Tcp),
+        (None, None, Some(command)) if command.first().is_some_and(|c| !c.is_empty()) => {
+            Ok(Target::Command(command.clone()))
+        }
+        (None, None, Some(_)) => Err("the command is empty".to_owned()),
+        _ => Err("there must be exactly one of http, tcp and command".to_owned()),
+    };
+    match target {
+        Ok(target) => Some(Probe {
+            target,
+            interval: liveness.interval,
+            timeout: liveness.timeout,
+        }),
+        Err(why) => {
+            faults.add(
+                key,
+                why,
+                "write one like `http: http://127.0.0.1:8080/ping`",
+            );
+            None
+        }
+    }
+}
+
+fn parse_url(url: &str) -> Result<Target, String> {
+    let Some(rest) = url.strip_prefix("http://") else {
+        return Err(format!("`{url}` does not begin with http://"));
+    };
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, "/"),
+    };
+    if !path.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(format!("`{url}` holds a character that no URL may hold"));
+    }
+    let with_port = if authority
+        .rsplit(':')
+        .next()
+        .is_some_and(|p| p.parse::<u16>().is_ok())
+    {
+        authority.to_owned()
+    } else {
+        format!("{authority}:80")
+    };
+    Ok(Target::Http {
+        address: resolve_address(&with_port)?,
+        authority: authority.to_owned(),
+        path: path.to_owned(),
+    })
+}
+
+fn resolve_address(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("`{text}` is no address: {error}"))?;
+    found
+        .next()
+        .ok_or_else(|| format!("`{text}` has no address"))
+}
+
+/// A clean environment: only what a program needs to find others, itself and its language.
+fn environment(process: &config::Process, user: Option<&User>) -> BTreeMap<OsString, OsString> {
+    let own = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
+    let home = user.map_or_else(|| own("HOME", "/"), |user| user.home.clone().into());
+    let mut environment = BTreeMap::from([
+        ("PATH".into(), own("PATH", "/usr/local/bin:/usr/bin:/bin")),
+        ("HOME".into(), home),
+        ("LANG".into(), own("LANG", "C.UTF-8")),
+    ]);
+    for (name, value) in &process.environment {
+        environment.insert(name.into(), value.into());
+    }
+    environment
+}
+
+/// `<log_folder>/<name>.log`.
+pub(crate) fn log_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.log"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_faults_are_reported_in_one_run() {
+        let text = "
+processes:
+- {name: a, command: [], after: [nobody-knows]}
+- {name: a, command: [x], user: no-such-user, stop: {signal: TERM}}
+- {name: 'b c', command: [x], sockets: [{name: 'x:y', address: here}]}
+- {name: d, command: [x], after: [e], probes: {liveness: {fall: 0}}}
+- {name: e, command: [x], after: [d], role: job}
+- {name: f, command: [x], probes: {liveness: {http: 'https://x/'}}}
+";
+        let config: Config = chassis::config::parse("example", text).unwrap();
+        let failure = config.validate().unwrap_err();
+        assert_eq!(failure.exit, chassis::Exit::Configuration);
+        let text = failure.to_string();
+        for expected in [
+            "a: command: it is empty",
+            "there is no process `nobody-knows`",
+            "a: name: another process has this name",
+            "there is no user `no-such-user`",
+            "`TERM` is no signal",
+            "`b c` is no name",
+            "`x:y` is no name of a socket",
+            "`here` is no address",
+            "fall is 0",
+            "exactly one of http, tcp and command",
+            "in a circle",
+            "a job is done when it exits 0",
+            "does not begin with http://",
+        ] {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+    }
+
+    #[test]
+    fn urls_give_address_host_and_path() {
+        let expected = Target::Http {
+            address: "127.0.0.1:8080".parse().unwrap(),
+            authority: "127.0.0.1:8080".to_owned(),
+            path: "/ping".to_owned(),
+        };
+        assert_eq!(parse_url("http://127.0.0.1:8080/ping"), Ok(expected));
+        assert!(matches!(
+            parse_url("http://[::1]:81"),
+            Ok(Target::Http { address, path, .. })
+                if address == "[::1]:81".parse().unwrap() && path == "/"
+        ));
+        assert!(matches!(
+            parse_url("http://127.0.0.1/"),
+            Ok(Target::Http { address, .. }) if address.port() == 80
+        ));
+        assert!(parse_url("http://127.0.0.1:1/a b").is_err());
+    }
+
+    #[test]
+    fn a_user_is_found_by_its_whole_name() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65533:n:/none:/bin/no\n";
+        let user = find_user(passwd, "nobody").unwrap();
+        assert_eq!((user.uid, user.gid), (65534, 65533));
+        assert_eq!(user.home, Path::new("/none"));
+        assert_eq!(find_user(passwd, "nobod"), None);
+    }
+}

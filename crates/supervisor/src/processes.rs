@@ -1,0 +1,310 @@
+//! Other processes as the kernel shows them (proc(5)): when one started, how much memory it holds,
+//! which ones it started; and ending those that a crashed supervisor left behind. A pid alone names
+//! nothing, since the kernel uses it again: a process is a pid together with its start time.
+//! Everything here blocks for microseconds only, except `end_leftovers`.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use crate::status::{ProcessStatus, SUPERVISOR, Status};
+
+/// How often `end_leftovers` looks whether a process is gone.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a killed process may take to vanish.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What /proc/PID/stat says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) zombie: bool,
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+    pub(crate) start_time: u64,
+}
+
+/// When a process started, in clock ticks since boot. None where there is no such process.
+pub fn start_time(pid: u32) -> Option<u64> {
+    stat(pid).map(|stat| stat.start_time)
+}
+
+/// Whether that very process runs; a zombie does not.
+pub fn is_alive(pid: u32, start_time: u64) -> bool {
+    stat(pid).is_some_and(|stat| !stat.zombie && stat.start_time == start_time)
+}
+
+/// Resident memory in bytes. None where there is no such process.
+pub fn rss_bytes(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// Every process below `pid`, with its start time, in no order. Reads all of /proc once.
+pub fn descendants(pid: u32) -> Vec<(u32, u64)> {
+    let all: Vec<(u32, Stat)> = all()
+        .filter_map(|pid| stat(pid).map(|stat| (pid, stat)))
+        .collect();
+    let mut found: Vec<(u32, u64)> = Vec::new();
+    let mut parents = vec![pid];
+    while let Some(parent) = parents.pop() {
+        for (child, stat) in all.iter().filter(|(_, stat)| stat.parent == parent) {
+            parents.push(*child);
+            found.push((*child, stat.start_time));
+        }
+    }
+    found
+}
+
+/// SIGKILL to the process, its group, and everything that it started, in whatever group or session
+/// (each PostgreSQL backend is in one of its own). The caller answers for the pid's identity.
+pub fn kill_tree(pid: u32) {
+    let below = descendants(pid);
+    kill_group(pid);
+    for (pid, start_time) in below {
+        if is_alive(pid, start_time) {
+            send(pid, Signal::KILL);
+        }
+    }
+}
+
+/// SIGKILL to every member of a process group; nothing where there is none.
+pub(crate) fn kill_group(group: u32) {
+    if let Some(group) = to_pid(group) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// Sends a signal; nothing where there is no such process.
+pub(crate) fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = to_pid(pid) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// Our own children, zombies and adopted orphans among them.
+pub(crate) fn own_children() -> Vec<u32> {
+    if let Ok(threads) = std::fs::read_dir("/proc/self/task") {
+        let lists: Option<Vec<String>> = threads
+            .flatten()
+            .map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+            .collect();
+        if let Some(lists) = lists {
+            return lists
+                .iter()
+                .flat_map(|list| list.split_ascii_whitespace())
+                .filter_map(|pid| pid.parse().ok())
+                .collect();
+        }
+    }
+    // A kernel without that list (CONFIG_PROC_CHILDREN), or a thread ended while we read.
+    let own = std::process::id();
+    all()
+        .filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == own))
+        .collect()
+}
+
+/// Ends what a crashed installation left running: each recorded process that is still the same one.
+/// First the supervisor, at once, since it would restart the others; then the others in reverse
+/// order of their start, neighbours of one role together: the stop signal, `patience` to obey,
+/// then SIGKILL for the whole tree. Blocks. Returns the names of those that were ended, or the
+/// names of those that would not end.
+pub fn end_leftovers(status: &Status, patience: Duration) -> Result<Vec<String>, Vec<String>> {
+    let mut left: Vec<&ProcessStatus> = status.processes.iter().filter(|p| runs(p)).collect();
+    let mut ended: Vec<String> = Vec::new();
+    if let Some(at) = left.iter().position(|process| process.role == SUPERVISOR) {
+        let supervisor = left.remove(at);
+        if let Some(pid) = supervisor.pid {
+            send(pid, Signal::KILL);
+        }
+        wait_gone(&[supervisor], KILL_PATIENCE);
+        ended.push(supervisor.name.clone());
+    }
+    while let Some(last) = left.last() {
+        let role = last.role.clone();
+        let first = left
+            .iter()
+            .rposition(|process| process.role != role)
+            .map_or(0, |at| at + 1);
+        let together = left.split_off(first);
+        end(&together, patience);
+        ended.extend(together.iter().map(|process| process.name.clone()));
+    }
+    let stubborn: Vec<String> = status
+        .processes
+        .iter()
+        .filter(|process| runs(process))
+        .map(|process| process.name.clone())
+        .collect();
+    if stubborn.is_empty() {
+        Ok(ended)
+    } else {
+        Err(stubborn)
+    }
+}
+
+fn end(processes: &[&ProcessStatus], patience: Duration) {
+    let below: Vec<(u32, u64)> = processes
+        .iter()
+        .filter_map(|process| process.pid)
+        .flat_map(descendants)
+        .collect();
+    for process in processes {
+        if let Some(pid) = process.pid {
+            let signal = signal_of_name(&process.stop_signal).unwrap_or(Signal::TERM);
+            send(pid, signal);
+        }
+    }
+    wait_gone(processes, patience);
+    for process in processes.iter().filter(|process| runs(process)) {
+        if let Some(pid) = process.pid {
+            kill_tree(pid);
+        }
+    }
+    wait_gone(processes, KILL_PATIENCE);
+    // What they started and did not end themselves.
+    let deadline = Instant::now() + KILL_PATIENCE;
+    for (pid, start_time) in below {
+        while is_alive(pid, start_time) && Instant::now() < deadline {
+            send(pid, Signal::KILL);
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+fn wait_gone(processes: &[&ProcessStatus], patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while processes.iter().any(|process| runs(process)) && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn runs(process: &ProcessStatus) -> bool {
+    match (process.pid, process.start_time) {
+        (Some(pid), Some(start_time)) => is_alive(pid, start_time),
+        _ => false,
+    }
+}
+
+pub(crate) fn stat(pid: u32) -> Option<Stat> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse(&text)
+}
+
+/// The command's name stands in parentheses and may hold any character, so fields are counted from
+/// the last parenthesis on: state is field 3, start time field 22.
+fn parse(text: &str) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(16)?.parse().ok()?;
+    Some(Stat {
+        zombie: matches!(state, "Z" | "X"),
+        parent,
+        group,
+        start_time,
+    })
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+pub(crate) fn to_pid(pid: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(pid).ok()?)
+}
+
+const SIGNALS: [(&str, Signal); 14] = [
+    ("SIGTERM", Signal::TERM),
+    ("SIGINT", Signal::INT),
+    ("SIGQUIT", Signal::QUIT),
+    ("SIGKILL", Signal::KILL),
+    ("SIGHUP", Signal::HUP),
+    ("SIGUSR1", Signal::USR1),
+    ("SIGUSR2", Signal::USR2),
+    ("SIGABRT", Signal::ABORT),
+    ("SIGSEGV", Signal::SEGV),
+    ("SIGBUS", Signal::BUS),
+    ("SIGILL", Signal::ILL),
+    ("SIGFPE", Signal::FPE),
+    ("SIGPIPE", Signal::PIPE),
+    ("SIGALRM", Signal::ALARM),
+];
+
+pub(crate) fn signal_of_name(name: &str) -> Option<Signal> {
+    SIGNALS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, signal)| *signal)
+}
+
+/// `SIGKILL`; `SIG` and the number for one without a name here.
+pub(crate) fn name_of_signal(number: i32) -> String {
+    SIGNALS
+        .iter()
+        .find(|(_, signal)| signal.as_raw() == number)
+        .map_or_else(|| format!("SIG{number}"), |(name, _)| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_full_of_parentheses_is_no_trap() {
+        let text = "42 (a) Z (b) S 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 9 9";
+        let expected = Stat {
+            zombie: false,
+            parent: 7,
+            group: 8,
+            start_time: 123_456,
+        };
+        assert_eq!(parse(text), Some(expected));
+        assert_eq!(parse("nonsense"), None);
+    }
+
+    #[test]
+    fn a_process_is_known_by_pid_and_start_time_together() {
+        let pid = std::process::id();
+        let start_time = start_time(pid).unwrap();
+        assert!(is_alive(pid, start_time));
+        assert!(!is_alive(pid, start_time + 1));
+        assert!(rss_bytes(pid).unwrap() > 100_000);
+    }
+
+    #[test]
+    fn children_are_found_and_killed_with_all_below_them() {
+        use std::os::unix::process::CommandExt as _;
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "setsid sleep 1000 & sleep 1000; true"])
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while descendants(child.id()).len() < 2 {
+            assert!(Instant::now() < deadline, "the shell starts both");
+            std::thread::sleep(LOOK);
+        }
+        assert!(own_children().contains(&child.id()));
+        let below = descendants(child.id());
+        kill_tree(child.id());
+        child.wait().unwrap();
+        while below.iter().any(|(pid, start)| is_alive(*pid, *start)) {
+            assert!(Instant::now() < deadline, "all below it end");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    #[test]
+    fn signals_have_their_names() {
+        assert_eq!(name_of_signal(9), "SIGKILL");
+        assert_eq!(signal_of_name("SIGINT"), Some(Signal::INT));
+        assert_eq!(signal_of_name("TERM"), None);
+    }
+}

@@ -1,0 +1,546 @@
+//! The supervisor at work: one task that owns every process, carries out what `policy` says, and
+//! shows the outcome. Tasks beside it wait for exits and probe; they report through one bounded
+//! channel, each report marked with the run it belongs to, so that a late word about a dead process
+//! is never taken for one about its successor.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::{Failure, Shutdown};
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::Config;
+use crate::control::{Answer, Asked, Request, Server};
+use crate::family::Family;
+use crate::log_files;
+use crate::order;
+use crate::plan::{Plan, log_path};
+use crate::policy::{self, Action, Ended, Event, Machine, Moment, Round};
+use crate::probe::Prober;
+use crate::processes;
+use crate::slot::{Live, Slot, describe, now_text};
+use crate::spawn::{self, Spawner};
+use crate::status::{ProcessState, ProcessStatus, SUPERVISOR, StateFile, Status};
+
+/// Reports that may wait; a full channel makes probers wait, and they say so (`late`).
+const REPORTS_MAX: usize = 1024;
+const REQUESTS_MAX: usize = 16;
+/// How often logs are measured and orphans looked after.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Where nothing is due, the loop wakes this often anyway.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// The two ways to end a supervisor.
+#[derive(Clone, Debug, Default)]
+pub struct Switches {
+    /// Ends everything in order.
+    pub stop: Shutdown,
+    /// Ends everything at once.
+    pub now: Shutdown,
+}
+
+impl Switches {
+    /// The first SIGTERM, SIGINT or SIGHUP stops in order, the second at once; so does SIGQUIT.
+    /// Must be called inside a tokio runtime. Fails only where the kernel refuses a handler.
+    ///
+    /// A shell starts what it puts in the background with SIGINT and SIGQUIT ignored, and children
+    /// would inherit that (PostgreSQL is stopped by the one and the other); what is handled here
+    /// is back at its default in a child (execve(2)).
+    pub fn on_signals() -> std::io::Result<Self> {
+        let switches = Self::default();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut quit = signal(SignalKind::quit())?;
+        let theirs = switches.clone();
+        tokio::spawn(async move {
+            loop {
+                let at_once = tokio::select! {
+                    _ = terminate.recv() => theirs.stop.is_requested(),
+                    _ = interrupt.recv() => theirs.stop.is_requested(),
+                    _ = hang_up.recv() => theirs.stop.is_requested(),
+                    _ = quit.recv() => true,
+                };
+                theirs.stop.request();
+                if at_once {
+                    return theirs.now.request();
+                }
+            }
+        });
+        Ok(switches)
+    }
+}
+
+/// Runs everything in `config` until it is stopped, or until nothing is left that runs or will run.
+///
+/// `launcher` is what stands before a command that needs `launch::launch`: for our binary
+/// `/proc/self/exe launch --`. Owns the whole process: it becomes the subreaper and kills, at its
+/// end, every child of this process, so nothing else in it may start any.
+///
+/// Fails with exit 64 when the configuration is wrong, a port is busy or a file cannot be written;
+/// when nothing was stopped and a process failed for good, with its reason; and with exit 1 when a
+/// process could not be ended.
+pub async fn run(
+    config: Config,
+    switches: Switches,
+    launcher: Vec<OsString>,
+) -> Result<(), Failure> {
+    config.validate()?;
+    // First of all: where another supervisor runs already, that is what must be said.
+    let server = config.control_socket.as_deref().map(Server::open);
+    let server = server.transpose()?;
+    let mut supervisor = Supervisor::open(&config, switches, launcher)?;
+    let (asked, requests) = mpsc::channel(REQUESTS_MAX);
+    let server = server.map(|server| tokio::spawn(server.serve(asked.clone())));
+    if let Some(path) = config.state_file {
+        let status = supervisor.status(true);
+        let failed = |error| {
+            let attempted = format!("write the state to {}", path.display());
+            let help = "check that the folder exists and can be written";
+            Failure::configuration(attempted, error, help)
+        };
+        supervisor.state_file = Some(StateFile::open(path.clone(), status).map_err(failed)?);
+    }
+    supervisor.work(requests).await;
+    let orphans = supervisor.spawner.family.sweep_all().await;
+    supervisor.show();
+    if let Some(file) = supervisor.state_file.take() {
+        file.close().await;
+    }
+    if let Some(server) = server {
+        server.abort();
+        let _ = server.await;
+    }
+    supervisor.verdict(orphans)
+}
+
+struct Supervisor {
+    slots: Vec<Slot>,
+    after: Vec<Vec<usize>>,
+    spawner: Spawner,
+    switches: Switches,
+    stopping: bool,
+    at_once: bool,
+    origin: Instant,
+    since: String,
+    reports: mpsc::Sender<Report>,
+    inbox: Option<mpsc::Receiver<Report>>,
+    state_file: Option<StateFile>,
+    shown: Status,
+    rotation: Option<JoinHandle<()>>,
+}
+
+struct Report {
+    index: usize,
+    run: u64,
+    news: News,
+}
+
+enum News {
+    Exited(Ended, Vec<String>),
+    Probed(Round),
+}
+
+impl Supervisor {
+    fn open(config: &Config, switches: Switches, launcher: Vec<OsString>) -> Result<Self, Failure> {
+        let plan = Plan::new(config)?;
+        if let Some(folder) = &config.log_folder {
+            let mut builder = std::fs::DirBuilder::new();
+            let made = builder.recursive(true).mode(0o750).create(folder);
+            made.map_err(|error| {
+                let attempted = format!("make the log folder {}", folder.display());
+                Failure::configuration(attempted, error, "make it, or name another one")
+            })?;
+        }
+        spawn::close_on_exec();
+        let family = Family::found().map_err(|error| {
+            let attempted = "become the parent of orphans (PR_SET_CHILD_SUBREAPER)";
+            Failure::configuration(attempted, error, "use Linux 3.4 or newer")
+        })?;
+        let spawner = Spawner::new(&plan, Arc::new(family), launcher, config.log_folder.clone())?;
+        let since = now_text();
+        let (reports, inbox) = mpsc::channel(REPORTS_MAX);
+        let processes = plan.processes.into_iter();
+        let slots = processes.map(|process| Slot::new(process, &since));
+        Ok(Self {
+            slots: slots.collect(),
+            after: plan.after,
+            spawner,
+            switches,
+            stopping: false,
+            at_once: false,
+            origin: Instant::now(),
+            since,
+            reports,
+            inbox: Some(inbox),
+            state_file: None,
+            shown: Status::default(),
+            rotation: None,
+        })
+    }
+
+    /// Returns when nothing runs and nothing will.
+    async fn work(&mut self, mut requests: mpsc::Receiver<Asked>) {
+        let Some(mut inbox) = self.inbox.take() else {
+            return;
+        };
+        let switches = self.switches.clone();
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.settle();
+            self.show();
+            if self.is_over() {
+                return;
+            }
+            let wake = self.slots.iter().filter_map(|slot| slot.machine.wake_at());
+            let wake = self.origin + wake.min().unwrap_or_else(|| self.now() + NEVER);
+            tokio::select! {
+                Some(report) = inbox.recv() => self.take(report),
+                () = tokio::time::sleep_until(wake) => {
+                    for index in 0..self.slots.len() {
+                        self.feed(index, Event::Wake);
+                    }
+                }
+                () = switches.now.requested(), if !self.at_once => self.close(true),
+                () = switches.stop.requested(), if !self.stopping => self.close(false),
+                Some((request, answer)) = requests.recv() => {
+                    // A client that is gone needs no answer.
+                    let _ = answer.send(self.answer(request));
+                }
+                _ = look.tick() => self.look(),
+            }
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.origin.elapsed()
+    }
+
+    /// Starts what may start, and stops what may stop, until neither changes anything.
+    fn settle(&mut self) {
+        let flags = |slots: &[Slot], flag: fn(&Machine) -> bool| -> Vec<bool> {
+            slots.iter().map(|slot| flag(&slot.machine)).collect()
+        };
+        loop {
+            let waiting = flags(&self.slots, Machine::is_waiting);
+            let there = flags(&self.slots, Machine::is_there);
+            let mut next: Vec<(usize, Event)> = order::startable(&self.after, &waiting, &there)
+                .into_iter()
+                .map(|index| (index, Event::Release))
+                .collect();
+            if self.stopping {
+                let over = flags(&self.slots, Machine::is_over);
+                let ending = flags(&self.slots, Machine::is_ending);
+                let stoppable = order::stoppable(&self.after, &over);
+                let asked = |index: &usize| ending.get(*index).copied().unwrap_or(true);
+                let stops = stoppable.into_iter().filter(|index| !asked(index));
+                next = stops.map(|index| (index, Event::Stop)).collect();
+            }
+            if next.is_empty() {
+                return;
+            }
+            for (index, event) in next {
+                self.feed(index, event);
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        // What still waits after `settle` waits for something that will never be there.
+        self.slots
+            .iter()
+            .all(|slot| slot.machine.is_over() || slot.machine.is_waiting())
+    }
+
+    fn close(&mut self, at_once: bool) {
+        tracing::info!(at_once, "stopping all processes");
+        self.stopping = true;
+        self.at_once |= at_once;
+        self.spawner.close_sockets();
+        for index in 0..self.slots.len() {
+            self.feed(index, Event::Close);
+            if at_once {
+                self.feed(index, Event::StopNow);
+            }
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        let Some(slot) = self.slots.get_mut(report.index) else {
+            return;
+        };
+        if slot.run != report.run {
+            return;
+        }
+        match report.news {
+            News::Probed(round) => self.feed(report.index, Event::Probed(round)),
+            News::Exited(ended, lines) => {
+                if let Some(prober) = slot.live.take().and_then(|live| live.prober) {
+                    prober.abort();
+                }
+                tracing::info!(name = slot.process.name, how = ended.reason(), "ended");
+                slot.last_lines = if ended.code == Some(0) {
+                    Vec::new()
+                } else {
+                    lines
+                };
+                slot.last_exit = Some(ended.clone());
+                self.feed(report.index, Event::Exited(ended));
+            }
+        }
+    }
+
+    /// Tells one machine what happened and does what it says.
+    fn feed(&mut self, index: usize, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let now = self.now();
+            let Some(slot) = self.slots.get_mut(index) else {
+                return;
+            };
+            for action in slot.machine.on(now, event, chassis::random::random()) {
+                match action {
+                    Action::Start => events.extend(self.start(index).err()),
+                    Action::Stop => self.signal(index, None),
+                    Action::Quit => self.signal(index, Some(Signal::QUIT)),
+                    Action::Kill => self.kill(index),
+                    Action::Alarm(text) => {
+                        if let Some(slot) = self.slots.get(index) {
+                            tracing::error!(name = slot.process.name, "{text}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, index: usize) -> Result<(), Event> {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Ok(());
+        };
+        slot.run += 1;
+        let run = slot.run;
+        let started = self.spawner.start(&slot.process).map_err(|error| {
+            slot.last_exit = None;
+            slot.last_lines = vec![error.why.clone()];
+            Event::StartFailed {
+                why: error.why,
+                permanent: error.permanent,
+            }
+        })?;
+        let pid = started.pid;
+        tracing::info!(
+            name = slot.process.name,
+            pid,
+            restart_reason = slot.machine.last_restart_reason(),
+            "started"
+        );
+        let prober = slot.process.probe.clone().map(|probe| {
+            let prober = Prober::new(&slot.process, &self.spawner);
+            let reports = self.reports.clone();
+            tokio::spawn(prober.watch(probe, async move |round| {
+                let news = News::Probed(round);
+                let report = Report { index, run, news };
+                reports.send(report).await.is_ok()
+            }))
+        });
+        slot.live = Some(Live {
+            pid,
+            start_time: processes::start_time(pid).unwrap_or(0),
+            started: Instant::now(),
+            prober,
+        });
+        let family = Arc::clone(&self.spawner.family);
+        let reports = self.reports.clone();
+        let mut child = started.child;
+        tokio::spawn(async move {
+            let status = child.wait().await;
+            family.forget(pid);
+            family.sweep(pid).await;
+            let (ended, lines) = describe(status.ok(), started.log.as_ref());
+            let news = News::Exited(ended, lines);
+            let _ = reports.send(Report { index, run, news }).await;
+        });
+        Ok(())
+    }
+
+    /// Sends a signal to the process, its stop signal by default.
+    fn signal(&self, index: usize, signal: Option<Signal>) {
+        if let Some(slot) = self.slots.get(index)
+            && let Some(live) = &slot.live
+            && processes::is_alive(live.pid, live.start_time)
+        {
+            processes::send(live.pid, signal.unwrap_or(slot.process.stop_signal));
+        }
+    }
+
+    fn kill(&self, index: usize) {
+        if let Some(slot) = self.slots.get(index)
+            && let Some(live) = &slot.live
+            && processes::is_alive(live.pid, live.start_time)
+        {
+            let reason = slot.machine.reason();
+            tracing::warn!(name = slot.process.name, pid = live.pid, reason, "killed");
+            processes::kill_tree(live.pid);
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Status(self.status(true)),
+            Request::Stop { now } => {
+                self.switches.stop.request();
+                if now {
+                    self.switches.now.request();
+                }
+                Answer::Done
+            }
+            Request::Restart { name } => self.restart(&name),
+        }
+    }
+
+    fn restart(&mut self, name: &str) -> Answer {
+        let at = self.slots.iter().position(|slot| slot.process.name == name);
+        let Some((at, slot)) = at.and_then(|at| Some((at, self.slots.get(at)?))) else {
+            return Answer::Refused(format!("there is no process `{name}`"));
+        };
+        if self.stopping {
+            return Answer::Refused("everything is being stopped".to_owned());
+        }
+        let peers: Vec<ProcessState> = self
+            .slots
+            .iter()
+            .filter(|peer| peer.process.role == slot.process.role && peer.process.name != name)
+            .map(|peer| peer.machine.state())
+            .collect();
+        if !policy::may_end_by_choice(slot.machine.state(), &peers) {
+            let role = &slot.process.role;
+            return Answer::Refused(format!(
+                "`{name}` is the last healthy {role}; restart the others first"
+            ));
+        }
+        self.feed(at, Event::Restart);
+        Answer::Done
+    }
+
+    /// Looks after orphans, and after logs in a thread that may block.
+    fn look(&mut self) {
+        self.spawner.family.look();
+        let Some(folder) = &self.spawner.log_folder else {
+            return;
+        };
+        if self
+            .rotation
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+        {
+            return;
+        }
+        let names = self.slots.iter().map(|slot| &slot.process.name);
+        let logs: Vec<_> = names.map(|name| log_path(folder, name)).collect();
+        self.rotation = Some(tokio::task::spawn_blocking(move || {
+            for log in logs {
+                if let Err(error) = log_files::rotate(&log, log_files::BYTES_MAX) {
+                    tracing::error!(path = %log.display(), %error, "a log could not be rotated");
+                }
+            }
+        }));
+    }
+
+    /// Writes the state where it changed.
+    fn show(&mut self) {
+        for slot in &mut self.slots {
+            let state = slot.machine.state();
+            if state != slot.state {
+                tracing::info!(name = slot.process.name, ?state, "changed");
+                slot.state = state;
+                slot.since = now_text();
+            }
+        }
+        let status = self.status(false);
+        if status != self.shown {
+            self.shown = status;
+            if let Some(file) = &self.state_file {
+                file.set(self.status(true));
+            }
+        }
+    }
+
+    /// `figures`: with uptime and memory, which change all the time.
+    fn status(&self, figures: bool) -> Status {
+        let own = std::process::id();
+        let mut processes = vec![ProcessStatus {
+            name: SUPERVISOR.to_owned(),
+            role: SUPERVISOR.to_owned(),
+            pid: Some(own),
+            start_time: processes::start_time(own),
+            state: if self.stopping {
+                ProcessState::Draining
+            } else {
+                ProcessState::Healthy
+            },
+            since: self.since.clone(),
+            uptime_seconds: figures.then(|| self.origin.elapsed().as_secs()),
+            rss_bytes: processes::rss_bytes(own).filter(|_| figures),
+            stop_signal: "SIGTERM".to_owned(),
+            ..ProcessStatus::default()
+        }];
+        processes.extend(self.slots.iter().enumerate().map(|(index, slot)| {
+            let mut status = slot.status(figures);
+            let listens = || self.spawner.listens(&slot.process);
+            status.listen = status.listen.or_else(|| listens().map(|at| at.to_string()));
+            status.reason = status.reason.or_else(|| self.waits_for(index));
+            status
+        }));
+        Status {
+            stopping: self.stopping,
+            processes,
+        }
+    }
+
+    fn waits_for(&self, index: usize) -> Option<String> {
+        let slot = self.slots.get(index)?;
+        if !slot.machine.is_waiting() {
+            return None;
+        }
+        let needs = self.after.get(index)?;
+        let missing = needs
+            .iter()
+            .filter_map(|need| self.slots.get(*need))
+            .filter(|need| !need.machine.is_there())
+            .map(|need| need.process.name.as_str());
+        Some(format!(
+            "waits for {}",
+            missing.collect::<Vec<_>>().join(", ")
+        ))
+    }
+
+    fn verdict(&self, orphans: usize) -> Result<(), Failure> {
+        let failed = self.slots.iter().filter_map(|slot| {
+            if slot.machine.state() != ProcessState::Failed {
+                return None;
+            }
+            let code = slot.last_exit.as_ref().map(|ended| ended.code);
+            let exit = match code {
+                None | Some(Some(64)) if !self.stopping => chassis::Exit::Configuration,
+                _ => chassis::Exit::Failed,
+            };
+            let attempted = format!("keep {} running", slot.process.name);
+            let why = slot.machine.reason().unwrap_or_default();
+            Some(Failure::new(exit, attempted, why, "see the end of its log"))
+        });
+        let left = (orphans > 0).then(|| {
+            let why = format!("{orphans} are still there after SIGKILL");
+            Failure::run_time("end the processes that were left", why, "")
+        });
+        Failure::all(failed.chain(left)).map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,288 @@
+//! A supervisor in a process of its own, as in real life: it takes over every orphan of its process,
+//! so it cannot share one with other tests. The test binary starts itself again for it, and so do
+//! the launcher and the children that misbehave; which part to play stands after `--`.
+
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::ffi::OsString;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use supervisor::config::{Config, Liveness, Probes, Process, Stop};
+use supervisor::control::Client;
+use supervisor::{ProcessState, ProcessStatus, Status, Switches};
+
+/// No test waits longer for anything.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// The test that is started again as somebody else.
+const ENTRY: &str = "the_entry_plays_the_part_that_its_arguments_name";
+
+/// A running supervisor; ended with everything below it when dropped.
+pub struct Installation {
+    pub folder: tempfile::TempDir,
+    pub child: Child,
+}
+
+impl Installation {
+    pub fn start(processes: Vec<Process>) -> Self {
+        let installation = Self::spawn(processes);
+        until("the supervisor answers", || {
+            installation.client().status().ok()
+        });
+        installation
+    }
+
+    /// Does not wait for it: for one that is expected to fail.
+    pub fn spawn(processes: Vec<Process>) -> Self {
+        let base = std::env::var_os("BINGO_TEST_DIR").map_or_else(std::env::temp_dir, Into::into);
+        std::fs::create_dir_all(&base).unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("sv")
+            .tempdir_in(base)
+            .unwrap();
+        let config = Config {
+            state_file: Some(folder.path().join("state.json")),
+            control_socket: Some(folder.path().join("run/control.sock")),
+            log_folder: Some(folder.path().join("logs")),
+            processes,
+        };
+        let path = folder.path().join("supervisor.yaml");
+        std::fs::write(&path, chassis::config::to_yaml(&config).unwrap()).unwrap();
+        let child = supervise(folder.path());
+        Self { folder, child }
+    }
+
+    /// Starts another supervisor in the same folder.
+    pub fn start_again(&mut self) {
+        self.child = supervise(self.folder.path());
+        until("the new supervisor answers", || self.client().status().ok());
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.folder.path().join("run/control.sock"))
+    }
+
+    pub fn status(&self) -> Status {
+        self.client().status().unwrap()
+    }
+
+    pub fn process(&self, name: &str) -> ProcessStatus {
+        self.status().process(name).unwrap().clone()
+    }
+
+    pub fn until_state(&self, name: &str, state: ProcessState) -> ProcessStatus {
+        until(&format!("{name} is {state:?}"), || {
+            Some(self.process(name)).filter(|process| process.state == state)
+        })
+    }
+
+    /// The process after `restarts` restarts, healthy.
+    pub fn until_restarted(&self, name: &str, restarts: u32) -> ProcessStatus {
+        until(&format!("{name} is back"), || {
+            Some(self.process(name)).filter(|process| {
+                process.state == ProcessState::Healthy && process.restarts >= restarts
+            })
+        })
+    }
+
+    pub fn log(&self, name: &str) -> String {
+        let path = self.folder.path().join("logs").join(format!("{name}.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// A file in the folder, for children to write to.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Waits for the supervisor to end; its exit code and what it wrote to stderr.
+    pub fn ended(&mut self) -> (Option<i32>, String) {
+        let status = until("the supervisor ends", || self.child.try_wait().unwrap());
+        let mut errors = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut errors).unwrap();
+        }
+        (status.code(), errors)
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        let _ = self.client().stop(true);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(status) = Status::read(&self.folder.path().join("state.json")) {
+            let _ = supervisor::processes::end_leftovers(&status, Duration::from_millis(200));
+        }
+    }
+}
+
+fn supervise(folder: &Path) -> Child {
+    let path = folder.join("supervisor.yaml");
+    part(&["supervise", path.to_str().unwrap()])
+}
+
+/// This test binary again, in another part.
+pub fn part(words: &[&str]) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", ENTRY, "--nocapture", "--"])
+        .args(words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The command of a child that misbehaves on request: `serve ADDRESS`, `inherited`.
+pub fn child(words: &[&str]) -> Vec<String> {
+    let own = std::env::current_exe().unwrap();
+    let mut command = vec![own.to_str().unwrap().to_owned()];
+    command.extend(["--exact", ENTRY, "--nocapture", "--"].map(str::to_owned));
+    command.extend(words.iter().map(|word| (*word).to_owned()));
+    command
+}
+
+pub fn process(name: &str, command: &[&str]) -> Process {
+    Process {
+        name: name.to_owned(),
+        role: "node".to_owned(),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        stop: Stop {
+            signal: None,
+            timeout: Duration::from_secs(5),
+        },
+        ..Process::default()
+    }
+}
+
+/// A process that answers probes at `address`.
+pub fn server(name: &str, address: &str) -> Process {
+    let mut server = process(name, &[]);
+    server.command = child(&["serve", address]);
+    server.probes = probes(address);
+    server
+}
+
+pub fn probes(address: &str) -> Probes {
+    Probes {
+        liveness: Some(Liveness {
+            http: Some(format!("http://{address}/ping")),
+            ..Liveness::default()
+        }),
+        ..Probes::default()
+    }
+}
+
+/// A loopback address that was free a moment ago.
+pub fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Sends a GET and returns the answer's body.
+pub fn get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    // In one write: the server reads once and closes.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    Ok(body.to_owned())
+}
+
+/// Plays the part that stands after `--`; returns when there is none.
+pub fn play() {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let Some(at) = words.iter().position(|word| word == "--") else {
+        return;
+    };
+    let words = &words[at + 1..];
+    let text: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    match text.as_slice() {
+        ["supervise", path] => supervise_here(Config::read(Path::new(path))),
+        ["command", command @ ..] => {
+            let command = command.iter().map(|word| (*word).to_owned()).collect();
+            supervise_here(Ok(Config::for_command(command)));
+        }
+        ["launch", ..] => {
+            let failure = supervisor::launch::launch(&words[1..]);
+            eprintln!("{failure}");
+            std::process::exit(failure.exit as i32);
+        }
+        ["serve", address] => serve(&TcpListener::bind(address).unwrap()),
+        ["inherited"] => {
+            let inherited = chassis::sockets::inherited().unwrap();
+            let first = &inherited.first().expect("a listener is inherited").listener;
+            first.set_nonblocking(false).unwrap();
+            serve(first);
+        }
+        _ => {}
+    }
+}
+
+fn supervise_here(config: Result<Config, chassis::Failure>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let result = config.and_then(|config| {
+        runtime.block_on(async {
+            let switches = Switches::on_signals().unwrap();
+            let mut launcher = vec![OsString::from(supervisor::launch::OWN_PROGRAM)];
+            launcher.extend(["--exact", ENTRY, "--nocapture", "--", "launch"].map(Into::into));
+            supervisor::run(config, switches, launcher).await
+        })
+    });
+    if let Err(failure) = result {
+        eprintln!("{failure}");
+        std::process::exit(failure.exit as i32);
+    }
+    std::process::exit(0);
+}
+
+/// One connection after the other, as a simple program would: `/ping` answers the pid until `/sick`
+/// was asked for; `/hang` never comes back; `/drain` answers as draining from then on.
+fn serve(listener: &TcpListener) {
+    let (mut status, mut state, mut body) = ("200 OK", "", std::process::id().to_string());
+    for stream in listener.incoming() {
+        let Ok(mut stream) = stream else { continue };
+        let mut request = [0; 1024];
+        let read = stream.read(&mut request).unwrap_or(0);
+        let request = String::from_utf8_lossy(&request[..read]).into_owned();
+        let path = request.split(' ').nth(1).unwrap_or_default();
+        match path {
+            "/sick" => (status, body) = ("500 Oh", "I feel bad".to_owned()),
+            "/drain" => (status, state) = ("500 Oh", "Bingo-State: draining\r\n"),
+            "/hang" => loop {
+                std::thread::park();
+            },
+            _ => {}
+        }
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\n{state}Content-Length: {length}\r\n\r\n");
+        let _ = stream.write_all((head + &body).as_bytes());
+    }
+}
