@@ -1,0 +1,104 @@
+//! The command line: every subcommand with its one-line help, and which file runs it.
+
+use chassis::{Exit, Failure};
+use clap::{Parser, Subcommand};
+
+use crate::{
+    completion, configuration, doctor, down, gateway, load, output, prepare_db, run_server, status,
+    supervise, up,
+};
+
+/// A highly available home for a flaky service.
+#[derive(Parser)]
+#[command(name = "bingo", max_term_width = 100, disable_version_flag = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+#[command(rename_all = "snake_case")]
+enum Command {
+    /// Run the whole installation on this machine
+    Up(up::Arguments),
+    /// End an installation
+    Down(down::Arguments),
+    /// Show an installation's processes and addresses
+    Status(status::Arguments),
+    /// Check what an installation needs of this machine
+    Doctor(doctor::Arguments),
+    /// Create and fill the database
+    PrepareDb(prepare_db::Arguments),
+    /// Serve the API in the foreground
+    RunServer(run_server::Arguments),
+    /// Serve as the gateway in front of nodes
+    Gateway(gateway::Arguments),
+    /// Keep processes alive
+    Supervise(supervise::Arguments),
+    #[command(hide = true)]
+    Launch(supervise::LaunchArguments),
+    /// Send requests at a fixed rate and report latency and failures
+    Load(load::Arguments),
+    /// Print the effective configuration, secrets masked
+    PrintCurrentConfig(configuration::ConfigurationFile),
+    /// Print the default configuration
+    PrintDefaultConfig,
+    /// Print a completion script for a shell
+    Completion(completion::Arguments),
+    /// Print the version
+    Version,
+}
+
+/// Runs what was asked for and returns the exit code.
+pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
+    let Some(command) = arguments.command else {
+        return output::line("Hello world");
+    };
+    match command {
+        Command::Up(arguments) => up::run(arguments),
+        Command::Down(arguments) => down::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::PrepareDb(arguments) => prepare_db::run(&arguments),
+        Command::RunServer(arguments) => run_server::run(arguments),
+        Command::Gateway(arguments) => gateway::run(arguments),
+        Command::Supervise(arguments) => supervise::run(arguments),
+        Command::Launch(arguments) => supervise::launch(&arguments),
+        Command::Load(arguments) => load::run(&arguments),
+        Command::PrintCurrentConfig(arguments) => configuration::print_current(&arguments),
+        Command::PrintDefaultConfig => output::text(node::Config::default_yaml()),
+        Command::Completion(arguments) => completion::run(&arguments),
+        Command::Version => output::line(env!("CARGO_PKG_VERSION")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_vendors_seven_commands_keep_their_names() {
+        let command = Arguments::command();
+        let names: Vec<&str> = command
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
+        for vendor in [
+            "completion",
+            "prepare_db",
+            "print_current_config",
+            "print_default_config",
+            "run_server",
+            "version",
+        ] {
+            assert!(names.contains(&vendor), "{vendor} is missing");
+        }
+    }
+}

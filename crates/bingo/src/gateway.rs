@@ -1,0 +1,88 @@
+//! `bingo gateway`: serves in front of nodes; `--check` only checks a configuration.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use chassis::sockets::InheritedListener;
+use chassis::{Exit, Failure};
+
+use crate::output;
+use crate::runtime::{self, LogArguments};
+
+/// Name of the inherited sockets that serve metrics and health; all others serve clients.
+const ADMIN: &str = "admin";
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Configuration file
+    #[arg(
+        long,
+        env = "BINGO_GATEWAY_CONFIG",
+        value_name = "PATH",
+        required_unless_present = "check"
+    )]
+    config: Option<PathBuf>,
+    /// Check a configuration file, name every fault, and end
+    #[arg(long, value_name = "PATH")]
+    check: Option<PathBuf>,
+    /// A private address for /metrics and /health, beside the configured one
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    logs: LogArguments,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let inherited = chassis::sockets::inherited()?;
+    if let Some(path) = &arguments.check {
+        read(path)?;
+        return output::line(&format!("{}: no faults", path.display()));
+    }
+    let path = arguments.config.unwrap_or_default();
+    let config = read(&path)?;
+    let logs = arguments.logs.start(None)?;
+    let (admin, public): (Vec<_>, Vec<_>) = inherited
+        .into_iter()
+        .partition(|inherited| inherited.name == ADMIN);
+    let mut admin = listeners(admin);
+    let mut public = listeners(public);
+    if public.is_empty() {
+        for address in &config.listen {
+            public.push(open(*address, "listen")?);
+        }
+    }
+    if let Some(address) = config.admin.filter(|_| admin.is_empty()) {
+        admin.push(open(address, "admin.listen")?);
+    }
+    if let Some(address) = arguments.admin_listen {
+        admin.push(open(address, "--admin-listen")?);
+    }
+    runtime::run(async move {
+        logs.reopen_on_hangup()?;
+        let shutdown = runtime::shutdown_on_signals()?;
+        tokio::task::block_in_place(|| gateway::run(config, public, admin, shutdown))?;
+        Ok(Exit::Done)
+    })
+}
+
+fn read(path: &Path) -> Result<gateway::Valid, Failure> {
+    let help = "give --config a file that exists; deploy/gateway.yaml is an example";
+    chassis::config::read::<gateway::Config>(path, help)?.validate()
+}
+
+fn listeners(inherited: Vec<InheritedListener>) -> Vec<TcpListener> {
+    inherited
+        .into_iter()
+        .map(|inherited| inherited.listener)
+        .collect()
+}
+
+fn open(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
+    chassis::sockets::listen(address, false).map_err(|error| {
+        Failure::configuration(
+            format!("listen on {address}"),
+            error,
+            format!("end the process that listens there, or choose another address in {key}"),
+        )
+    })
+}

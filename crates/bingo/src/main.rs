@@ -1,0 +1,30 @@
+//! The `bingo` command. Each subcommand has a small file of its own, which turns flags into a call
+//! of one crate; nothing is decided here.
+
+mod command_line;
+mod completion;
+mod configuration;
+mod doctor;
+mod down;
+mod gateway;
+mod load;
+mod output;
+mod prepare_db;
+mod run_server;
+mod runtime;
+mod status;
+mod supervise;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use command_line::Arguments;
+
+fn main() -> ExitCode {
+    let exit = command_line::dispatch(Arguments::parse()).unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}

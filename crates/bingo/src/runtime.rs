@@ -1,0 +1,101 @@
+//! What most subcommands begin with: a tokio runtime, logs, the switch that signals turn.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use chassis::logs::{Format, Settings};
+use chassis::{Failure, Shutdown};
+
+/// Flags about logs, shared by the long-running subcommands.
+#[derive(clap::Args)]
+pub(crate) struct LogArguments {
+    /// File to append the log to, beside stderr
+    #[arg(long, env = "BINGO_LOG_FILE", value_name = "PATH")]
+    log_file: Option<PathBuf>,
+    /// error, warn, info, debug, trace, or directives such as info,gateway=debug
+    #[arg(
+        long,
+        env = "BINGO_LOG_LEVEL",
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    log_level: String,
+    /// How a line is written; default: text on a terminal, json elsewhere
+    #[arg(long, env = "BINGO_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+impl LogArguments {
+    /// Starts logging; `file` is used where the flag names none.
+    pub(crate) fn start(&self, file: Option<PathBuf>) -> Result<Logs, Failure> {
+        let format = match self.log_format {
+            Some(LogFormat::Json) => Format::Json,
+            Some(LogFormat::Text) => Format::Text,
+            None => Format::detect(),
+        };
+        let file = self.log_file.clone().or(file);
+        let level = self.log_level.clone();
+        let reopen = chassis::logs::start(&Settings {
+            format,
+            level,
+            file: file.clone(),
+        })?;
+        Ok(Logs { file, reopen })
+    }
+}
+
+/// Logging that was started.
+pub(crate) struct Logs {
+    pub(crate) file: Option<PathBuf>,
+    reopen: Option<chassis::logs::Reopen>,
+}
+
+impl Logs {
+    /// Opens the log file anew on every SIGHUP, for rotation by rename. Without a file the signal
+    /// does nothing. Must be called inside a tokio runtime.
+    pub(crate) fn reopen_on_hangup(self) -> Result<(), Failure> {
+        let kind = tokio::signal::unix::SignalKind::hangup();
+        let mut hangup = tokio::signal::unix::signal(kind).map_err(no_runtime)?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                match self.reopen.as_ref().map(chassis::logs::Reopen::reopen) {
+                    Some(Err(error)) => tracing::error!(%error, "the log file cannot be reopened"),
+                    Some(Ok(())) => tracing::info!("the log file was reopened"),
+                    None => {}
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Runs a future on a runtime with one thread per core. When it returns, what is still running on
+/// the runtime is given up.
+pub(crate) fn run<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(no_runtime)?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
+/// The switch that SIGTERM and Ctrl-C turn; inside a runtime.
+pub(crate) fn shutdown_on_signals() -> Result<Shutdown, Failure> {
+    Shutdown::on_signals().map_err(no_runtime)
+}
+
+pub(crate) fn no_runtime(error: std::io::Error) -> Failure {
+    Failure::run_time(
+        "start the runtime",
+        error,
+        "raise the limits on threads and open files",
+    )
+}

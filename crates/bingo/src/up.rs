@@ -1,0 +1,183 @@
+//! `bingo up`: the whole installation on this machine.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chassis::config::parse_duration;
+use chassis::{Exit, Failure};
+use local::{Layout, Options, up};
+
+use crate::runtime;
+
+/// Flags that name an installation.
+#[derive(clap::Args)]
+pub(crate) struct Place {
+    /// Folder of the installation; everything lies in it
+    #[arg(long, env = "BINGO_DIR", default_value = ".bingo", value_name = "PATH")]
+    dir: PathBuf,
+}
+
+impl Place {
+    /// The folder with its full path: children run in other working folders.
+    pub(crate) fn layout(&self) -> Result<Layout, Failure> {
+        let path = std::path::absolute(&self.dir).map_err(|error| {
+            let attempted = format!("find the folder {}", self.dir.display());
+            Failure::configuration(attempted, error, "name another with --dir")
+        })?;
+        Ok(Layout::new(path))
+    }
+}
+
+/// Flags that shape an installation; `bingo doctor` takes them too.
+#[derive(clap::Args)]
+pub(crate) struct Shape {
+    /// Address on which the gateways listen; may be repeated [default: 127.0.0.1 and ::1]
+    #[arg(long, value_name = "ADDR")]
+    bind: Vec<IpAddr>,
+    /// Port of the service
+    #[arg(long, default_value_t = 8080, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    http_port: u16,
+    /// Port of metrics and health
+    #[arg(long, default_value_t = 9090, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    admin_port: u16,
+    /// Number of nodes
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    nodes: u16,
+    /// Number of gateways
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    gateways: u16,
+    /// The service's student_email
+    #[arg(long, default_value = "test@example.com", value_name = "ADDR")]
+    email: String,
+    /// Customers to fill in
+    #[arg(long, default_value_t = 500_000, value_name = "N")]
+    customers: u32,
+    /// Movies to fill in
+    #[arg(long, default_value_t = 29_019, value_name = "N")]
+    movies: u32,
+    /// Sessions to fill in
+    #[arg(long, default_value_t = 5_000_000, value_name = "N")]
+    sessions: u32,
+    /// Seed of the rows that are filled in
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Account of the children when started as root [default: bingo, else postgres, else nobody]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// An existing database: filled or adopted, never stopped or dropped
+    #[arg(
+        long,
+        env = "BINGO_POSTGRES_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    postgres_url: Option<String>,
+    /// Folder of PostgreSQL's binaries [default: searched for]
+    #[arg(long, env = "BINGO_POSTGRES_BIN", value_name = "PATH")]
+    postgres_bin: Option<PathBuf>,
+}
+
+impl Shape {
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            bind: if self.bind.is_empty() {
+                loopback()
+            } else {
+                self.bind.clone()
+            },
+            http_port: self.http_port,
+            admin_port: self.admin_port,
+            nodes: self.nodes,
+            gateways: self.gateways,
+            email: self.email.clone(),
+            customers: self.customers,
+            movies: self.movies,
+            sessions: self.sessions,
+            seed: self.seed,
+            user: self.user.clone(),
+            postgres_url: self.postgres_url.as_deref().map(local::mask_url),
+            postgres_bin: self
+                .postgres_bin
+                .as_ref()
+                .map(|path| path.display().to_string()),
+        }
+    }
+}
+
+/// Both loopback addresses, or the IPv4 one where the machine has no IPv6.
+fn loopback() -> Vec<IpAddr> {
+    let six = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+    let mut addresses = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+    if chassis::sockets::listen(six, false).is_ok() {
+        addresses.push(six.ip());
+    }
+    addresses
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    shape: Shape,
+    /// Return when everything is ready and leave it running
+    #[arg(long)]
+    detach: bool,
+    /// How long to wait until everything is ready
+    #[arg(long, default_value = "300s", value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Print the status as JSON when ready, and nothing else
+    #[arg(long)]
+    json: bool,
+    /// Answer every question with yes
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let Arguments {
+        place,
+        shape,
+        detach,
+        timeout,
+        json,
+        yes: _,
+    } = arguments;
+    let existing = shape.postgres_url.as_deref().map(existing).transpose()?;
+    let request = up::Request {
+        layout: place.layout()?,
+        options: shape.options(),
+        existing,
+        detach,
+        timeout,
+        json,
+    };
+    runtime::run(async {
+        let shutdown = runtime::shutdown_on_signals()?;
+        // It blocks: the runtime's other threads take the signals meanwhile.
+        tokio::task::block_in_place(|| up::run(&request, &shutdown))
+    })
+}
+
+/// The nodes' configuration block for an existing database, and its password apart.
+fn existing(url: &str) -> Result<up::Existing, Failure> {
+    let attempted = format!("use the database {}", local::mask_url(url));
+    let failed = |why: String| {
+        let help = "write it as postgresql://user:password@host:5432/database";
+        Failure::configuration(attempted.clone(), why, help)
+    };
+    let cluster = storage::PostgresCluster::from_url(url).map_err(|e| failed(e.to_string()))?;
+    let password = match cluster.hosts.first() {
+        Some(host) => cluster
+            .password(host)
+            .map_err(|error| failed(error.to_string()))?,
+        None => None,
+    };
+    let block = serde_json::to_value(&cluster).map_err(|error| failed(error.to_string()))?;
+    Ok(up::Existing {
+        cluster: block,
+        password,
+        url: url.to_owned(),
+    })
+}

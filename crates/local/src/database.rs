@@ -1,0 +1,112 @@
+//! Which database an installation uses: a private PostgreSQL that it starts itself, or an existing
+//! one that `--postgres-url` names, which is filled or adopted but never stopped or dropped.
+
+use std::path::Path;
+
+use chassis::Failure;
+use private_postgres::{Account, Binaries, Cluster, Machine, Role};
+use serde_json::{Value, json};
+
+use crate::doctor;
+use crate::layout::Layout;
+use crate::options::{Options, mask_url};
+use crate::secrets::{self, Secrets};
+
+/// Connections beside those of the nodes: prepare_db, people with psql, the supervisor's probe.
+const CONNECTIONS_BESIDE: u32 = 30;
+/// Connections of one node at most, over all its pools, and as many for its successor.
+const CONNECTIONS_PER_NODE: u32 = 2 * 40;
+
+/// The database, ready to be written into configuration files.
+pub(crate) struct Database {
+    /// `None` for an existing database.
+    pub private: Option<Cluster>,
+    /// The `postgres_cluster` block of the nodes' files (contract.md section 2); no secret in it.
+    pub cluster: Value,
+    /// For people and scripts; no secret in it.
+    pub url: String,
+}
+
+impl Database {
+    /// The private PostgreSQL on `port`: made if it is not there, its settings written anew.
+    pub(crate) fn private(
+        layout: &Layout,
+        options: &Options,
+        account: &Account,
+        port: u16,
+        secrets: &Secrets,
+    ) -> Result<Self, Failure> {
+        let attempted = "set up the private PostgreSQL";
+        let folder = options.postgres_bin.as_deref().map(Path::new);
+        let failed = |error: private_postgres::Error| {
+            Failure::configuration(attempted, chassis::failure::chain(&error), error.remedy())
+        };
+        let cluster = Cluster {
+            binaries: Binaries::find(folder).map_err(failed)?,
+            data: layout.postgres(),
+            sockets: layout.postgres_sockets(),
+            port,
+            account: account.clone(),
+        };
+        let role = Role {
+            name: "bingo".into(),
+            password: secrets.service_password.clone(),
+            database: "bingo".into(),
+        };
+        let connections = CONNECTIONS_BESIDE + CONNECTIONS_PER_NODE * u32::from(options.nodes);
+        let settings = private_postgres::settings(&machine(), connections);
+        cluster
+            .initialise(&secrets.superuser_password, &role, &settings)
+            .map_err(failed)?;
+        secrets::write_pgpass(layout, account, port, secrets)?;
+        let block = json!({
+            "hosts": [{ "address": "127.0.0.1", "port": port }],
+            "user": role.name,
+            "password_file": layout.service_password(),
+            "db_name": role.database,
+            "ssl_mode": "disable",
+        });
+        Ok(Self {
+            private: Some(cluster),
+            cluster: block,
+            url: private_url(layout, port),
+        })
+    }
+
+    /// An existing database; its password goes into a file that the nodes read.
+    pub(crate) fn existing(
+        layout: &Layout,
+        account: &Account,
+        cluster: Value,
+        password: Option<&str>,
+        url: &str,
+    ) -> Result<Self, Failure> {
+        let mut cluster = cluster;
+        if let (Some(password), Some(block)) = (password, cluster.as_object_mut()) {
+            secrets::write_service_password(layout, account, password)?;
+            block.remove("password");
+            block.insert("password_file".into(), json!(layout.service_password()));
+        }
+        Ok(Self {
+            private: None,
+            cluster,
+            url: mask_url(url),
+        })
+    }
+}
+
+/// The URL that `status` shows for a private PostgreSQL.
+pub(crate) fn private_url(layout: &Layout, port: u16) -> String {
+    format!(
+        "postgresql://bingo@127.0.0.1:{port}/bingo?passfile={}",
+        layout.pgpass().display()
+    )
+}
+
+fn machine() -> Machine {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Machine {
+        memory_bytes: doctor::memory_bytes().0,
+        cores: cores as u32,
+    }
+}

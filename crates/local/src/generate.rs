@@ -1,0 +1,275 @@
+//! The configuration files of the processes, generated into `config/`: readable, and what the
+//! processes really run on. Values only; the policies of the gateway come from `deploy/gateway.yaml`,
+//! which is the file for real machines too.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use chassis::Failure;
+use private_postgres::Account;
+use serde_json::{Value, json};
+
+use crate::database::Database;
+use crate::layout::{Layout, write_file};
+use crate::options::Options;
+
+/// `deploy/gateway.yaml`: from the line `probe:` on it holds nothing that differs between machines.
+const GATEWAY_EXAMPLE: &str = include_str!("../../../deploy/gateway.yaml");
+
+/// The loopback ports that this installation gave its children.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ports {
+    pub postgres: u16,
+    /// One per node: where it serves.
+    pub nodes: Vec<u16>,
+    /// One per node: its own metrics.
+    pub node_admins: Vec<u16>,
+    /// One per gateway: its own metrics and health.
+    pub gateway_admins: Vec<u16>,
+}
+
+impl Ports {
+    /// How many ports an installation needs.
+    pub fn count(options: &Options) -> usize {
+        1 + 2 * usize::from(options.nodes) + usize::from(options.gateways)
+    }
+
+    /// Deals out ports that were chosen; missing ones would leave a list short.
+    pub fn deal(options: &Options, chosen: &[u16]) -> Self {
+        let mut chosen = chosen.iter().copied();
+        let postgres = chosen.next().unwrap_or_default();
+        let nodes = chosen.by_ref().take(options.nodes.into()).collect();
+        let node_admins = chosen.by_ref().take(options.nodes.into()).collect();
+        let gateway_admins = chosen.take(options.gateways.into()).collect();
+        Self {
+            postgres,
+            nodes,
+            node_admins,
+            gateway_admins,
+        }
+    }
+}
+
+/// Everything that the files are made of.
+pub(crate) struct Subject<'a> {
+    pub layout: &'a Layout,
+    pub options: &'a Options,
+    pub ports: &'a Ports,
+    pub account: &'a Account,
+    pub database: &'a Database,
+    /// The `bingo` binary that the children run.
+    pub binary: &'a Path,
+}
+
+/// Writes all files.
+pub(crate) fn write_all(subject: &Subject<'_>) -> Result<(), Failure> {
+    let layout = subject.layout;
+    write(&layout.gateway_config(), &gateway(subject))?;
+    for number in 1..=subject.options.nodes {
+        write(&layout.node_config(number), &yaml(&node(subject, number))?)?;
+    }
+    write(&layout.supervisor_config(), &yaml(&supervisor(subject))?)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let text = format!("# Written by `bingo up`; the next one writes it anew.\n{text}");
+    write_file(path, 0o644, &text).map_err(|source| {
+        crate::error::Error::File {
+            path: path.to_owned(),
+            source,
+        }
+        .into()
+    })
+}
+
+fn yaml(value: &Value) -> Result<String, Failure> {
+    chassis::config::to_yaml(value)
+}
+
+fn loopback(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// The public addresses on one port.
+fn public(options: &Options, port: u16) -> impl Iterator<Item = String> {
+    options
+        .bind
+        .iter()
+        .map(move |address| SocketAddr::new(*address, port).to_string())
+}
+
+fn gateway(subject: &Subject<'_>) -> String {
+    let Subject { options, ports, .. } = subject;
+    let listen: Vec<Value> = public(options, options.http_port)
+        .map(|address| json!({ "address": address }))
+        .collect();
+    let nodes: Vec<Value> = (1..)
+        .zip(&ports.nodes)
+        .map(|(number, port)| json!({ "name": format!("node-{number}"), "address": loopback(*port) }))
+        .collect();
+    let head = json!({
+        "listen": listen,
+        "admin": { "listen": public(options, options.admin_port).next() },
+        "nodes": nodes,
+    });
+    let policies = GATEWAY_EXAMPLE
+        .find("\nprobe:")
+        .map_or("", |at| &GATEWAY_EXAMPLE[at..]);
+    format!("{}{policies}", yaml(&head).unwrap_or_default())
+}
+
+fn node(subject: &Subject<'_>, number: u16) -> Value {
+    let index = usize::from(number) - 1;
+    let port = |ports: &[u16]| loopback(ports.get(index).copied().unwrap_or_default());
+    json!({
+        "student_email": subject.options.email,
+        "name": format!("node-{number}"),
+        "listen": port(&subject.ports.nodes),
+        "admin_listen": port(&subject.ports.node_admins),
+        "postgres_cluster": subject.database.cluster,
+    })
+}
+
+fn supervisor(subject: &Subject<'_>) -> Value {
+    let layout = subject.layout;
+    let mut processes = Vec::new();
+    processes.extend(postgres(subject));
+    processes.push(prepare_db(subject));
+    processes.extend((1..=subject.options.nodes).map(|number| node_process(subject, number)));
+    processes.extend((1..=subject.options.gateways).map(|number| gateway_process(subject, number)));
+    json!({
+        "state_file": layout.state_file(),
+        "control_socket": layout.control_socket(),
+        "log_folder": layout.logs(),
+        "processes": processes,
+    })
+}
+
+fn postgres(subject: &Subject<'_>) -> Option<Value> {
+    let server = subject.database.private.as_ref()?;
+    let port = subject.ports.postgres;
+    let check = server.binaries.folder.join("pg_isready");
+    let sockets = &server.sockets;
+    let liveness = if check.exists() {
+        let port = port.to_string();
+        json!({ "command": [check, "-q", "-t", "1", "-h", sockets, "-p", port],
+                "interval": "500ms", "timeout": "1500ms", "fall": 2 })
+    } else {
+        json!({ "tcp": loopback(port), "interval": "500ms", "timeout": "1500ms", "fall": 2 })
+    };
+    Some(json!({
+        "name": "postgres",
+        "role": "postgres",
+        "command": server.command(),
+        "user": user(subject),
+        "working_folder": server.data,
+        "listen": loopback(port),
+        // Crash recovery after a power cut replays up to max_wal_size.
+        "probes": { "startup": { "timeout": "10m" }, "liveness": liveness },
+        "stop": { "signal": "SIGINT", "timeout": "60s" },
+        "restart": "always",
+    }))
+}
+
+fn prepare_db(subject: &Subject<'_>) -> Value {
+    let options = subject.options;
+    let rows = |flag: &str, count: u64| [flag.to_owned(), count.to_string()];
+    let mut command = vec![
+        subject.binary.display().to_string(),
+        "prepare_db".to_owned(),
+        "--config".to_owned(),
+        subject.layout.node_config(1).display().to_string(),
+    ];
+    command.extend(rows("--customers", options.customers.into()));
+    command.extend(rows("--movies", options.movies.into()));
+    command.extend(rows("--sessions", options.sessions.into()));
+    command.extend(rows("--seed", options.seed));
+    let after: &[&str] = if subject.database.private.is_some() {
+        &["postgres"]
+    } else {
+        &[]
+    };
+    json!({
+        "name": "prepare_db",
+        "role": "job",
+        "command": command,
+        "user": user(subject),
+        "after": after,
+        "restart": "on-failure",
+    })
+}
+
+fn node_process(subject: &Subject<'_>, number: u16) -> Value {
+    let index = usize::from(number) - 1;
+    let listen = subject.ports.nodes.get(index).copied().unwrap_or_default();
+    let admin = subject
+        .ports
+        .node_admins
+        .get(index)
+        .copied()
+        .unwrap_or_default();
+    json!({
+        "name": format!("node-{number}"),
+        "role": "node",
+        "command": [subject.binary, "run_server", "--config", subject.layout.node_config(number)],
+        "user": user(subject),
+        "after": ["prepare_db"],
+        "listen": loopback(listen),
+        "metrics": format!("http://{}/metrics", loopback(admin)),
+        "probes": {
+            "startup": { "timeout": "60s" },
+            "liveness": { "http": format!("http://{}/ping", loopback(listen)),
+                          "interval": "250ms", "timeout": "200ms", "fall": 3 },
+        },
+        // Longer than the node's drain delay and drain deadline together.
+        "stop": { "signal": "SIGTERM", "timeout": "30s" },
+        "restart": "always",
+    })
+}
+
+fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
+    let options = subject.options;
+    let index = usize::from(number) - 1;
+    let admin = loopback(
+        subject
+            .ports
+            .gateway_admins
+            .get(index)
+            .copied()
+            .unwrap_or_default(),
+    );
+    let sockets: Vec<Value> = public(options, options.http_port)
+        .map(|address| json!({ "name": "http", "address": address }))
+        .chain(
+            public(options, options.admin_port)
+                .take(1)
+                .map(|address| json!({ "name": "admin", "address": address })),
+        )
+        .collect();
+    json!({
+        "name": format!("gateway-{number}"),
+        "role": "gateway",
+        "command": [subject.binary, "gateway", "--config", subject.layout.gateway_config(),
+                    "--admin-listen", admin],
+        "user": user(subject),
+        "sockets": sockets,
+        "listen": public(options, options.http_port).next(),
+        "metrics": format!("http://{admin}/metrics"),
+        // Not /health, which fails when all nodes are gone: a new gateway would not bring them back.
+        "probes": {
+            "startup": { "timeout": "60s" },
+            "liveness": { "http": format!("http://{admin}/api/v1/status"),
+                          "interval": "250ms", "timeout": "200ms", "fall": 3 },
+        },
+        "stop": { "signal": "SIGTERM", "timeout": "30s" },
+        "restart": "always",
+    })
+}
+
+/// Only root can start a child as somebody else.
+fn user(subject: &Subject<'_>) -> Option<String> {
+    rustix::process::geteuid()
+        .is_root()
+        .then(|| subject.account.name.clone())
+}

@@ -1,0 +1,21 @@
+//! The whole installation on this machine: what to supervise, where. `bingo up`, `down`, `status`
+//! and `doctor` are thin: they write files, start the supervisor, ask it, and print what it says.
+//! Nothing here knows how a child is kept alive (supervisor) or what the database holds (storage).
+
+mod access;
+mod account;
+mod database;
+pub mod doctor;
+pub mod down;
+mod error;
+mod generate;
+mod layout;
+mod options;
+mod ports;
+mod secrets;
+pub mod status;
+pub mod up;
+mod watch;
+
+pub use layout::Layout;
+pub use options::{Options, mask_url};

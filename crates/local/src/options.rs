@@ -1,0 +1,137 @@
+//! What the operator asked of `bingo up`, as recorded in the installation's folder. A second `up`
+//! compares with the record: the same flags change nothing, other flags are named.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The flags of `bingo up` that shape an installation (interfaces.md "`bingo up`"). Flags that only
+/// shape the call (`--detach`, `--timeout`, `--yes`, `--dir`) are not here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Addresses on which the gateways listen.
+    pub bind: Vec<IpAddr>,
+    pub http_port: u16,
+    pub admin_port: u16,
+    pub nodes: u16,
+    pub gateways: u16,
+    /// `student_email` of the service's configuration.
+    pub email: String,
+    /// Rows to fill in.
+    pub customers: u32,
+    pub movies: u32,
+    pub sessions: u32,
+    pub seed: u64,
+    /// Account of the children when started as root; `None`: the first of bingo, postgres, nobody.
+    pub user: Option<String>,
+    /// Whether the database is one that exists already; its URL holds a secret and is kept apart.
+    pub postgres_url: Option<String>,
+    /// Folder of PostgreSQL's binaries; `None`: searched for.
+    pub postgres_bin: Option<String>,
+}
+
+impl Options {
+    /// The differences to `other`, a line each: `--flag: here → there`. Empty when there is none.
+    pub fn differences(&self, other: &Options) -> Vec<String> {
+        let (Ok(serde_json::Value::Object(ours)), Ok(serde_json::Value::Object(theirs))) =
+            (serde_json::to_value(self), serde_json::to_value(other))
+        else {
+            return Vec::new();
+        };
+        ours.iter()
+            .filter_map(|(key, ours)| {
+                let theirs = theirs.get(key).unwrap_or(&serde_json::Value::Null);
+                let flag = key.replace('_', "-");
+                (ours != theirs).then(|| format!("--{flag}: runs with {ours}, asked for {theirs}"))
+            })
+            .collect()
+    }
+}
+
+/// `postgresql://user:secret@host/db` without the secret, for records, logs and pages.
+pub fn mask_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split_once(':').map_or(user, |(user, _)| user);
+            format!("{user}@{host}")
+        }
+        None => authority.to_owned(),
+    };
+    // A password may also stand among the parameters.
+    let tail = match tail.split_once('?') {
+        Some((path, parameters)) => {
+            let kept: Vec<&str> = parameters
+                .split('&')
+                .filter(|p| !p.starts_with("password="))
+                .collect();
+            let mark = if kept.is_empty() { "" } else { "?" };
+            format!("{path}{mark}{}", kept.join("&"))
+        }
+        None => tail.to_owned(),
+    };
+    format!("{scheme}://{authority}{tail}")
+}
+
+#[cfg(test)]
+pub(crate) fn example() -> Options {
+    Options {
+        bind: vec![IpAddr::from([127, 0, 0, 1])],
+        http_port: 8080,
+        admin_port: 9090,
+        nodes: 2,
+        gateways: 2,
+        email: "test@example.com".into(),
+        customers: 10,
+        movies: 10,
+        sessions: 10,
+        seed: 1,
+        user: None,
+        postgres_url: None,
+        postgres_bin: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_name_the_flag_and_both_values() {
+        let ours = example();
+        let theirs = Options {
+            nodes: 4,
+            ..ours.clone()
+        };
+        assert_eq!(
+            ours.differences(&theirs),
+            ["--nodes: runs with 2, asked for 4"]
+        );
+        assert!(ours.differences(&ours).is_empty());
+    }
+
+    #[test]
+    fn a_masked_url_keeps_everything_but_the_password() {
+        let cases = [
+            ("postgresql://u:p@h:5/d", "postgresql://u@h:5/d"),
+            (
+                "postgresql://u:p:q@h/d?sslmode=disable",
+                "postgresql://u@h/d?sslmode=disable",
+            ),
+            (
+                "postgresql://u@h/d?password=x&a=b",
+                "postgresql://u@h/d?a=b",
+            ),
+            ("postgresql://u@h/d?password=x", "postgresql://u@h/d"),
+            ("postgresql:///d", "postgresql:///d"),
+        ];
+        for (url, masked) in cases {
+            assert_eq!(mask_url(url), masked);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! `bingo status`: the installation as a whole, from the supervisor where it answers, and from its
+//! last record where it does not.
+
+use std::net::SocketAddr;
+
+use chassis::Exit;
+use serde::{Deserialize, Serialize};
+use supervisor::{ProcessState, ProcessStatus, Status};
+
+use crate::generate::Ports;
+use crate::layout::Layout;
+use crate::options::Options;
+
+/// State of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Starting,
+    Ready,
+    Degraded,
+    Stopped,
+}
+
+impl State {
+    /// The exit code of `bingo status` (interfaces.md "Settings").
+    pub fn exit(self) -> Exit {
+        match self {
+            State::Ready => Exit::Done,
+            State::Starting | State::Degraded => Exit::Failed,
+            State::Stopped => Exit::NotRunning,
+        }
+    }
+}
+
+/// Where clients and people find things.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Urls {
+    pub http: Option<String>,
+    pub https: Option<String>,
+    pub dashboard: Option<String>,
+    /// One per gateway.
+    pub metrics: Vec<String>,
+}
+
+/// What `bingo status --json` prints (interfaces.md).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Installation {
+    pub state: State,
+    /// Why it is not ready; empty when it is.
+    pub reasons: Vec<String>,
+    pub urls: Urls,
+    pub ca_certificate: Option<String>,
+    pub postgres_url: Option<String>,
+    pub processes: Vec<ProcessStatus>,
+    /// Work that runs once, such as filling the database.
+    pub jobs: Vec<ProcessStatus>,
+}
+
+/// The record of an installation, `config/installation.yaml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub options: Options,
+    pub ports: Ports,
+    /// Without any secret.
+    pub postgres_url: String,
+}
+
+impl Record {
+    /// `None` where there is no installation or its record cannot be read.
+    pub fn read(layout: &Layout) -> Option<Self> {
+        let text = std::fs::read_to_string(layout.installation()).ok()?;
+        chassis::config::parse("installation.yaml", &text).ok()
+    }
+
+    fn urls(&self) -> Urls {
+        let url = |port| {
+            let address = SocketAddr::new(*self.options.bind.first()?, port);
+            Some(if address.ip().is_loopback() {
+                format!("http://localhost:{port}")
+            } else {
+                format!("http://{address}")
+            })
+        };
+        let metrics = self.ports.gateway_admins.iter();
+        Urls {
+            http: url(self.options.http_port),
+            https: None,
+            dashboard: None,
+            metrics: metrics
+                .map(|port| format!("http://127.0.0.1:{port}/metrics"))
+                .collect(),
+        }
+    }
+}
+
+/// The state of the installation in the folder, now.
+pub fn read(layout: &Layout) -> Installation {
+    let (status, supervised) =
+        match supervisor::control::Client::new(layout.control_socket()).status() {
+            Ok(status) => (Some(status), true),
+            Err(_) => (last_record(layout), false),
+        };
+    let record = Record::read(layout);
+    assemble(status.unwrap_or_default(), supervised, record.as_ref())
+}
+
+/// The supervisor's last record, with the state of each process corrected by what is alive now.
+pub fn last_record(layout: &Layout) -> Option<Status> {
+    let mut status = Status::read(&layout.state_file())?;
+    for process in &mut status.processes {
+        let finished = matches!(process.state, ProcessState::Done | ProcessState::Failed);
+        if !is_alive(process) && !finished {
+            process.state = ProcessState::Stopped;
+            process.pid = None;
+        }
+    }
+    Some(status)
+}
+
+/// Whether the recorded process is running still: same pid, same start time.
+pub(crate) fn is_alive(process: &ProcessStatus) -> bool {
+    let identity = process.pid.zip(process.start_time);
+    identity.is_some_and(|(pid, start)| supervisor::processes::is_alive(pid, start))
+}
+
+/// Name, state and, where there is one, the reason.
+pub(crate) fn one_line(process: &ProcessStatus) -> String {
+    let mut line = format!("{} is {}", process.name, word(process.state));
+    let reason = process
+        .reason
+        .as_deref()
+        .or(process.last_restart_reason.as_deref());
+    if let Some(reason) = reason {
+        line.push_str(": ");
+        line.push_str(reason);
+    }
+    line
+}
+
+fn word(state: ProcessState) -> String {
+    format!("{state:?}").to_lowercase()
+}
+
+fn assemble(status: Status, supervised: bool, record: Option<&Record>) -> Installation {
+    let (jobs, processes): (Vec<_>, Vec<_>) = status
+        .processes
+        .into_iter()
+        .partition(|process| process.role == "job");
+    let alive = processes.iter().any(|process| process.pid.is_some());
+    let (state, reasons) = if supervised {
+        judge(&processes, &jobs)
+    } else if alive {
+        let reason = "the supervisor is gone, its processes go on: `bingo up` starts anew";
+        (State::Degraded, vec![reason.to_owned()])
+    } else {
+        (State::Stopped, Vec::new())
+    };
+    let urls = record.map(Record::urls).unwrap_or_default();
+    let postgres_url = record.map(|record| record.postgres_url.clone());
+    Installation {
+        state,
+        reasons,
+        urls,
+        ca_certificate: None,
+        postgres_url,
+        processes,
+        jobs,
+    }
+}
+
+/// Ready when everything is healthy; starting while something starts for the first time or a job
+/// runs; degraded otherwise.
+fn judge(processes: &[ProcessStatus], jobs: &[ProcessStatus]) -> (State, Vec<String>) {
+    let unfinished = jobs.iter().filter(|job| job.state != ProcessState::Done);
+    let unhealthy = processes
+        .iter()
+        .filter(|process| process.state != ProcessState::Healthy);
+    let late: Vec<&ProcessStatus> = unfinished.chain(unhealthy).collect();
+    if late.is_empty() {
+        return (State::Ready, Vec::new());
+    }
+    let first_time = |process: &ProcessStatus| {
+        let waits = matches!(
+            process.state,
+            ProcessState::Starting | ProcessState::Stopped
+        );
+        process.restarts == 0 && waits
+    };
+    let running_job =
+        |process: &ProcessStatus| process.role == "job" && process.state == ProcessState::Healthy;
+    let starting = late
+        .iter()
+        .all(|process| first_time(process) || running_job(process));
+    let reasons = late.iter().map(|process| one_line(process)).collect();
+    (
+        if starting {
+            State::Starting
+        } else {
+            State::Degraded
+        },
+        reasons,
+    )
+}
+
+/// The table that `bingo status` prints.
+pub fn table(installation: &Installation) -> String {
+    let mut text = format!("{:?}\n", installation.state).to_lowercase();
+    for reason in &installation.reasons {
+        text.push_str(&format!("  {reason}\n"));
+    }
+    text.push_str(&format!(
+        "{:<12} {:<10} {:>8} {:<22} {:>8} {:>9} {:>9}  {}\n",
+        "process", "state", "pid", "listens on", "restarts", "uptime", "memory", "last restart"
+    ));
+    for process in installation.processes.iter().chain(&installation.jobs) {
+        text.push_str(&row(process));
+    }
+    for (name, url) in [
+        ("service", &installation.urls.http),
+        ("dashboard", &installation.urls.dashboard),
+        ("database", &installation.postgres_url),
+    ] {
+        if let Some(url) = url {
+            text.push_str(&format!("{name:<12} {url}\n"));
+        }
+    }
+    for url in &installation.urls.metrics {
+        text.push_str(&format!("{:<12} {url}\n", "metrics"));
+    }
+    text
+}
+
+fn row(process: &ProcessStatus) -> String {
+    format!(
+        "{:<12} {:<10} {:>8} {:<22} {:>8} {:>9} {:>9}  {}\n",
+        process.name,
+        word(process.state),
+        process.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+        process.listen.as_deref().unwrap_or("-"),
+        process.restarts,
+        process
+            .uptime_seconds
+            .map_or("-".to_owned(), |s| format!("{s} s")),
+        process
+            .rss_bytes
+            .map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
+        process.last_restart_reason.as_deref().unwrap_or("-"),
+    )
+}

@@ -1,0 +1,285 @@
+//! `bingo up`: checks the machine, makes what is missing, starts the supervisor and waits until the
+//! whole is ready. The supervisor is a process of its own in every case, so there is one way in
+//! which an installation lives; in the foreground this process only watches it and ends it.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use chassis::{Exit, Failure, Shutdown};
+use private_postgres::Account;
+use serde_json::Value;
+
+use crate::database::Database;
+use crate::doctor;
+use crate::down;
+use crate::generate::{self, Ports};
+use crate::layout::{Layout, write_file};
+use crate::options::Options;
+use crate::status::{self, Record, State};
+use crate::watch::{self, Watch};
+use crate::{account, ports, secrets};
+
+/// One call of `bingo up`.
+pub struct Request {
+    pub layout: Layout,
+    pub options: Options,
+    /// For `--postgres-url`: the `postgres_cluster` block and the password apart from it.
+    pub existing: Option<Existing>,
+    pub detach: bool,
+    /// How long to wait until the whole is ready.
+    pub timeout: Duration,
+    pub json: bool,
+}
+
+/// An existing database.
+pub struct Existing {
+    pub cluster: Value,
+    pub password: Option<String>,
+    pub url: String,
+}
+
+/// Runs the command to its end: ready and detached, or, in the foreground, stopped again.
+/// `shutdown` is the operator's Ctrl-C. Failures: 64 for a wrong environment, 1 when it does not
+/// get ready, 130 when interrupted before that.
+pub fn run(request: &Request, shutdown: &Shutdown) -> Result<Exit, Failure> {
+    let layout = &request.layout;
+    if let Some(running) = running(request)? {
+        let watch = Watch {
+            layout,
+            timeout: request.timeout,
+            json: request.json,
+        };
+        watch.until_ready(shutdown, None)?;
+        return Ok(running);
+    }
+    let mut supervisor = start(request)?;
+    let watch = Watch {
+        layout,
+        timeout: request.timeout,
+        json: request.json,
+    };
+    match watch.until_ready(shutdown, Some(&mut supervisor)) {
+        Ok(_) if request.detach => Ok(Exit::Done),
+        Ok(_) => {
+            watch.live(shutdown, &mut supervisor);
+            finish(layout, shutdown, request.json)?;
+            Ok(Exit::Done)
+        }
+        // Out of time only: what was begun may still get ready, and `status` tells.
+        Err(watch::NotReady::TimedOut(failure)) if request.detach => Err(failure),
+        Err(watch::NotReady::TimedOut(failure) | watch::NotReady::Failed(failure)) => {
+            finish(layout, shutdown, request.json)?;
+            Err(failure)
+        }
+        Err(watch::NotReady::Interrupted) => {
+            finish(layout, shutdown, request.json)?;
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+fn finish(layout: &Layout, shutdown: &Shutdown, json: bool) -> Result<(), Failure> {
+    if !json {
+        eprintln!("stopping; Ctrl-C again ends everything at once");
+    }
+    down::stop(layout, &|| shutdown.is_requested_at_once())
+}
+
+/// Over a running installation: nothing to start when the flags are the same, a refusal that names
+/// the differences otherwise. `None` when nothing runs.
+fn running(request: &Request) -> Result<Option<Exit>, Failure> {
+    let client = supervisor::control::Client::new(request.layout.control_socket());
+    let Ok(status) = client.status() else {
+        return Ok(None);
+    };
+    if status.stopping {
+        // It is about to end, say because its foreground was killed: wait, then start anew.
+        down::stop(&request.layout, &|| false)?;
+        return Ok(None);
+    }
+    let Some(record) = Record::read(&request.layout) else {
+        return Ok(None);
+    };
+    let differences = record.options.differences(&request.options);
+    if differences.is_empty() {
+        return Ok(Some(Exit::Done));
+    }
+    Err(Failure::configuration(
+        format!(
+            "start the installation in {}",
+            request.layout.root().display()
+        ),
+        format!(
+            "it runs already with other flags: {}",
+            differences.join("; ")
+        ),
+        "give the same flags, or `bingo down` first",
+    ))
+}
+
+/// Everything up to the start of the supervisor, which it returns.
+fn start(request: &Request) -> Result<Child, Failure> {
+    let Request {
+        layout, options, ..
+    } = request;
+    let account = account::of(options.user.as_deref())?;
+    preflight(request)?;
+    layout
+        .create(&account)
+        .map_err(|error| unusable(layout, &error))?;
+    let _lock = lock(layout)?;
+    down::end_leftovers(layout)?;
+    let binary = std::env::current_exe().map_err(|error| {
+        Failure::run_time(
+            "find the path of this program",
+            error,
+            "start it by its full path",
+        )
+    })?;
+    configure(request, &account, &binary)?;
+    spawn(layout, &binary, request.detach)
+}
+
+/// Refuses what the doctor refuses. A crashed installation may hold its ports still: it is ended
+/// first, then looked at again.
+fn preflight(request: &Request) -> Result<(), Failure> {
+    let subject = doctor::Subject {
+        layout: &request.layout,
+        options: &request.options,
+        running: false,
+    };
+    let mut checks = doctor::examine(&subject);
+    if doctor::refusal(&checks).is_some() && request.layout.state_file().exists() {
+        down::end_leftovers(&request.layout)?;
+        checks = doctor::examine(&subject);
+    }
+    if let Some(failure) = doctor::refusal(&checks) {
+        return Err(failure);
+    }
+    warn(&checks, request.json);
+    Ok(())
+}
+
+/// Makes the database's folder and secrets if they are missing, and writes every file anew.
+fn configure(request: &Request, account: &Account, binary: &Path) -> Result<(), Failure> {
+    let Request {
+        layout, options, ..
+    } = request;
+    let taken = [options.http_port, options.admin_port];
+    let chosen = ports::choose(layout.root(), Ports::count(options), &taken)?;
+    let ports = Ports::deal(options, &chosen);
+    let database = database(request, account, ports.postgres)?;
+    generate::write_all(&generate::Subject {
+        layout,
+        options,
+        ports: &ports,
+        account,
+        database: &database,
+        binary,
+    })?;
+    let record = Record {
+        options: options.clone(),
+        ports,
+        postgres_url: database.url,
+    };
+    let text = chassis::config::to_yaml(&record)?;
+    write_file(&layout.installation(), 0o644, &text).map_err(|error| unusable(layout, &error))
+}
+
+fn database(request: &Request, account: &Account, port: u16) -> Result<Database, Failure> {
+    let layout = &request.layout;
+    let secrets = secrets::prepare(layout, account)?;
+    if let Some(existing) = &request.existing {
+        let Existing {
+            cluster,
+            password,
+            url,
+        } = existing;
+        return Database::existing(layout, account, cluster.clone(), password.as_deref(), url);
+    }
+    if !request.json && !layout.postgres().exists() {
+        eprintln!(
+            "making a private PostgreSQL in {}",
+            layout.postgres().display()
+        );
+    }
+    Database::private(layout, &request.options, account, port, &secrets)
+}
+
+fn warn(checks: &[doctor::Check], json: bool) {
+    for check in checks
+        .iter()
+        .filter(|check| check.state == doctor::State::Warning)
+    {
+        if !json {
+            eprintln!(
+                "warning: {}: {} ({})",
+                check.name, check.found, check.remedy
+            );
+        }
+    }
+}
+
+/// Starts the supervisor in a session of its own. In the foreground it holds the other end of a
+/// pipe, so that it ends everything even when this process is killed.
+fn spawn(layout: &Layout, binary: &Path, detach: bool) -> Result<Child, Failure> {
+    let attempted = "start the supervisor";
+    let failed = |error: io::Error| Failure::run_time(attempted, error, "bingo doctor");
+    let path = layout.logs().join("supervisor.log");
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(failed)?;
+    let mut command = Command::new(binary);
+    command
+        .args(["supervise", "--new-session", "--config"])
+        .arg(layout.supervisor_config())
+        .current_dir(layout.root())
+        .stdin(if detach {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        })
+        .stdout(log.try_clone().map_err(failed)?)
+        .stderr(log);
+    if !detach {
+        command.arg("--until-stdin-closes");
+    }
+    command.spawn().map_err(failed)
+}
+
+/// Two `up` or `down` at once would undo each other's work.
+fn lock(layout: &Layout) -> Result<File, Failure> {
+    let attempted = format!("lock the installation in {}", layout.root().display());
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(layout.lock())
+        .map_err(|error| unusable(layout, &error))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Failure::configuration(
+            attempted,
+            "another `bingo up` is at work in it",
+            "wait for it; `bingo status` shows how far it is",
+        )),
+    }
+}
+
+fn unusable(layout: &Layout, error: &io::Error) -> Failure {
+    Failure::configuration(
+        format!("write in {}", layout.root().display()),
+        error,
+        "make it writable for this user, or choose another with --dir",
+    )
+}
+
+/// Whether the whole is ready, for callers that only ask.
+pub fn is_ready(layout: &Layout) -> bool {
+    status::read(layout).state == State::Ready
+}
