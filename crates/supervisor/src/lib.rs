@@ -30,8 +30,10 @@ mod run;
 mod slot;
 mod spawn;
 mod status;
+mod switches;
 
 pub use config::Config;
 pub use error::ControlError;
-pub use run::{Switches, run};
+pub use run::run;
 pub use status::{ProcessState, ProcessStatus, Status};
+pub use switches::Switches;

@@ -9,9 +9,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{Failure, Shutdown};
+use chassis::Failure;
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -28,6 +27,7 @@ use crate::processes;
 use crate::slot::{Live, Slot, describe, now_text};
 use crate::spawn::{self, Spawner};
 use crate::status::{ProcessState, ProcessStatus, SUPERVISOR, StateFile, Status};
+use crate::switches::Switches;
 
 /// Reports that may wait; a full channel makes probers wait, and they say so (`late`).
 const REPORTS_MAX: usize = 1024;
@@ -36,47 +36,6 @@ const REQUESTS_MAX: usize = 16;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Where nothing is due, the loop wakes this often anyway.
 const NEVER: Duration = Duration::from_secs(3600);
-
-/// The two ways to end a supervisor.
-#[derive(Clone, Debug, Default)]
-pub struct Switches {
-    /// Ends everything in order.
-    pub stop: Shutdown,
-    /// Ends everything at once.
-    pub now: Shutdown,
-}
-
-impl Switches {
-    /// The first SIGTERM, SIGINT or SIGHUP stops in order, the second at once; so does SIGQUIT.
-    /// Must be called inside a tokio runtime. Fails only where the kernel refuses a handler.
-    ///
-    /// A shell starts what it puts in the background with SIGINT and SIGQUIT ignored, and children
-    /// would inherit that (PostgreSQL is stopped by the one and the other); what is handled here
-    /// is back at its default in a child (execve(2)).
-    pub fn on_signals() -> std::io::Result<Self> {
-        let switches = Self::default();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        let mut quit = signal(SignalKind::quit())?;
-        let theirs = switches.clone();
-        tokio::spawn(async move {
-            loop {
-                let at_once = tokio::select! {
-                    _ = terminate.recv() => theirs.stop.is_requested(),
-                    _ = interrupt.recv() => theirs.stop.is_requested(),
-                    _ = hang_up.recv() => theirs.stop.is_requested(),
-                    _ = quit.recv() => true,
-                };
-                theirs.stop.request();
-                if at_once {
-                    return theirs.now.request();
-                }
-            }
-        });
-        Ok(switches)
-    }
-}
 
 /// Runs everything in `config` until it is stopped, or until nothing is left that runs or will run.
 ///
