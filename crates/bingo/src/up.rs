@@ -73,10 +73,16 @@ pub(crate) struct Shape {
         value_name = "URL"
     )]
     postgres_url: Option<String>,
+    /// Faults that the nodes reproduce, to show that they are survived
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = FAULTS)]
+    faults: Vec<String>,
     /// Folder of PostgreSQL's binaries [default: searched for]
     #[arg(long, env = "BINGO_POSTGRES_BIN", value_name = "PATH")]
     postgres_bin: Option<PathBuf>,
 }
+
+/// What contract.md section 5 names; `vendor` is all of them.
+const FAULTS: [&str; 5] = ["vendor", "operation", "rps_limit", "slow_start", "lifetime"];
 
 impl Shape {
     pub(crate) fn options(&self) -> Options {
@@ -97,6 +103,7 @@ impl Shape {
             seed: self.seed,
             user: self.user.clone(),
             postgres_url: self.postgres_url.as_deref().map(local::mask_url),
+            faults: self.faults.clone(),
             postgres_bin: self
                 .postgres_bin
                 .as_ref()

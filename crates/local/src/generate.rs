@@ -209,10 +209,20 @@ fn node_process(subject: &Subject<'_>, number: u16) -> Value {
         .get(index)
         .copied()
         .unwrap_or_default();
+    let mut command = vec![
+        subject.binary.display().to_string(),
+        "run_server".to_owned(),
+        "--config".to_owned(),
+        subject.layout.node_config(number).display().to_string(),
+    ];
+    if !subject.options.faults.is_empty() {
+        command.push("--faults".to_owned());
+        command.push(subject.options.faults.join(","));
+    }
     json!({
         "name": format!("node-{number}"),
         "role": "node",
-        "command": [subject.binary, "run_server", "--config", subject.layout.node_config(number)],
+        "command": command,
         "user": user(subject),
         "after": ["prepare_db"],
         "listen": loopback(listen),

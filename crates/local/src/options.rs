@@ -27,6 +27,9 @@ pub struct Options {
     pub user: Option<String>,
     /// Whether the database is one that exists already; its URL holds a secret and is kept apart.
     pub postgres_url: Option<String>,
+    /// Faults that the nodes reproduce (contract.md section 5); empty: none.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// Folder of PostgreSQL's binaries; `None`: searched for.
     pub postgres_bin: Option<String>,
 }
@@ -93,6 +96,7 @@ pub(crate) fn example() -> Options {
         seed: 1,
         user: None,
         postgres_url: None,
+        faults: Vec::new(),
         postgres_bin: None,
     }
 }

@@ -161,6 +161,18 @@ impl Watch<'_> {
         Some((phase, number("rows_done")?, number("rows_total")?))
     }
 
+    /// What `prepare_db` found and left alone, from its last line.
+    fn fill_warnings(&self) -> Vec<String> {
+        let text = tail(&self.layout.logs().join("prepare_db.log"));
+        let last = text.lines().last().unwrap_or_default();
+        let line: serde_json::Value = serde_json::from_str(last).unwrap_or_default();
+        let warnings = line.get("warnings").and_then(serde_json::Value::as_array);
+        let warnings = warnings.into_iter().flatten();
+        warnings
+            .filter_map(|warning| warning.as_str().map(str::to_owned))
+            .collect()
+    }
+
     /// Whether the service answers `/ready` through the gateway.
     fn answers(&self) -> bool {
         let Some(record) = Record::read(self.layout) else {
@@ -231,6 +243,9 @@ impl Watch<'_> {
                 serde_json::to_string(installation).unwrap_or_default()
             ));
             return;
+        }
+        for warning in self.fill_warnings() {
+            eprintln!("warning: {warning}");
         }
         say(&status::table(installation));
         if let Some(http) = &installation.urls.http {
