@@ -229,6 +229,23 @@ async fn interrupt_ends_a_foreground_installation_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_ups_at_once_make_one_installation() {
+    let installation = Installation::new("twice", Rows::tiny());
+    let ups = [
+        installation.spawn(&["up", "--detach"]),
+        installation.spawn(&["up", "--detach"]),
+    ];
+    for mut up in ups {
+        assert_eq!(up.wait().unwrap().code(), Some(0));
+    }
+    assert_eq!(installation.status()["state"], "ready");
+    let supervisors = installation.processes().into_iter();
+    let supervisors = supervisors.filter(|p| p.command_line.contains("supervise"));
+    assert_eq!(supervisors.count(), 1);
+    assert_eq!(installation.counts(), Rows::tiny().counts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_installations_run_side_by_side() {
     let mut one = Installation::new("one", Rows::tiny());
     let mut two = Installation::new("two", Rows::tiny());

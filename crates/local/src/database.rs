@@ -58,6 +58,7 @@ impl Database {
         cluster
             .initialise(&secrets.superuser_password, &role, &settings)
             .map_err(failed)?;
+        cluster.clear_stale_pid().map_err(failed)?;
         secrets::write_pgpass(layout, account, port, secrets)?;
         let block = json!({
             "hosts": [{ "address": "127.0.0.1", "port": port }],

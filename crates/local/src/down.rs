@@ -1,5 +1,6 @@
 //! `bingo down`: ends everything of an installation, in order; with `--purge` removes its folder.
 
+use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,33 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
+/// Two `up` or `down` at once would undo each other's work: each holds this lock while it changes
+/// what runs, and waits for the other. Held until the file is dropped. `None` where there is no
+/// installation.
+pub(crate) fn lock(layout: &Layout) -> Result<Option<File>, Failure> {
+    if !layout.run().is_dir() {
+        return Ok(None);
+    }
+    let failed = |error: io::Error| {
+        Failure::configuration(
+            format!("lock the installation in {}", layout.root().display()),
+            error,
+            "run as the user who started it, or name another folder with --dir",
+        )
+    };
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    let file = options.open(layout.lock()).map_err(failed)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| failed(error.into()))?;
+    Ok(Some(file))
+}
+
 /// Asks the supervisor to end everything and waits until it is gone. `at_once` is asked all the
 /// time: once true, everything is killed. Without a supervisor the processes of the last record are
 /// ended by pid and start time. Does nothing where nothing runs.
 pub fn stop(layout: &Layout, at_once: &dyn Fn() -> bool) -> Result<(), Failure> {
+    let _lock = lock(layout)?;
     let client = supervisor::control::Client::new(layout.control_socket());
     let supervisor = client
         .status()

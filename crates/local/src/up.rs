@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::{Exit, Failure, Shutdown};
 use private_postgres::Account;
@@ -21,6 +21,10 @@ use crate::options::Options;
 use crate::status::{self, Record, State};
 use crate::watch::{self, Watch};
 use crate::{account, ports, secrets};
+
+/// How long a new supervisor may take to answer on its socket.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
+const CONTROL_POLL: Duration = Duration::from_millis(10);
 
 /// One call of `bingo up`.
 pub struct Request {
@@ -55,7 +59,17 @@ pub fn run(request: &Request, shutdown: &Shutdown) -> Result<Exit, Failure> {
         watch.until_ready(shutdown, None)?;
         return Ok(running);
     }
-    let mut supervisor = start(request)?;
+    let Some(mut supervisor) = start(request)? else {
+        // Another `up` was faster: what it started is watched like any running installation.
+        running(request)?;
+        let watch = Watch {
+            layout,
+            timeout: request.timeout,
+            json: request.json,
+        };
+        watch.until_ready(shutdown, None)?;
+        return Ok(Exit::Done);
+    };
     let watch = Watch {
         layout,
         timeout: request.timeout,
@@ -120,8 +134,9 @@ fn running(request: &Request) -> Result<Option<Exit>, Failure> {
     ))
 }
 
-/// Everything up to the start of the supervisor, which it returns.
-fn start(request: &Request) -> Result<Child, Failure> {
+/// Everything up to the start of the supervisor, which it returns; `None` when another `up` started
+/// one meanwhile.
+fn start(request: &Request) -> Result<Option<Child>, Failure> {
     let Request {
         layout, options, ..
     } = request;
@@ -130,7 +145,13 @@ fn start(request: &Request) -> Result<Child, Failure> {
     layout
         .create(&account)
         .map_err(|error| unusable(layout, &error))?;
-    let _lock = lock(layout)?;
+    let _lock = down::lock(layout)?;
+    if supervisor::control::Client::new(layout.control_socket())
+        .status()
+        .is_ok()
+    {
+        return Ok(None);
+    }
     down::end_leftovers(layout)?;
     let binary = std::env::current_exe().map_err(|error| {
         Failure::run_time(
@@ -140,7 +161,27 @@ fn start(request: &Request) -> Result<Child, Failure> {
         )
     })?;
     configure(request, &account, &binary)?;
-    spawn(layout, &binary, request.detach)
+    let mut supervisor = spawn(layout, &binary, request.detach)?;
+    wait_for_control(layout, &mut supervisor);
+    Ok(Some(supervisor))
+}
+
+/// Whether a supervisor answers in this folder.
+fn is_supervised(layout: &Layout) -> bool {
+    let client = supervisor::control::Client::new(layout.control_socket());
+    client.status().is_ok()
+}
+
+/// Waits until the supervisor answers or is gone: the lock is held until then, so that no other `up`
+/// or `down` takes the folder for one in which nothing runs.
+fn wait_for_control(layout: &Layout, supervisor: &mut Child) {
+    let deadline = Instant::now() + CONTROL_TIMEOUT;
+    while !is_supervised(layout)
+        && matches!(supervisor.try_wait(), Ok(None))
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(CONTROL_POLL);
+    }
 }
 
 /// Refuses what the doctor refuses. A crashed installation may hold its ports still: it is ended
@@ -153,6 +194,10 @@ fn preflight(request: &Request) -> Result<(), Failure> {
     };
     let mut checks = doctor::examine(&subject);
     if doctor::refusal(&checks).is_some() && request.layout.state_file().exists() {
+        let _lock = down::lock(&request.layout)?;
+        if is_supervised(&request.layout) {
+            return Ok(()); // Another `up` was faster; the ports are its own.
+        }
         down::end_leftovers(&request.layout)?;
         checks = doctor::examine(&subject);
     }
@@ -250,25 +295,6 @@ fn spawn(layout: &Layout, binary: &Path, detach: bool) -> Result<Child, Failure>
         command.arg("--until-stdin-closes");
     }
     command.spawn().map_err(failed)
-}
-
-/// Two `up` or `down` at once would undo each other's work.
-fn lock(layout: &Layout) -> Result<File, Failure> {
-    let attempted = format!("lock the installation in {}", layout.root().display());
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(layout.lock())
-        .map_err(|error| unusable(layout, &error))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(_) => Err(Failure::configuration(
-            attempted,
-            "another `bingo up` is at work in it",
-            "wait for it; `bingo status` shows how far it is",
-        )),
-    }
 }
 
 fn unusable(layout: &Layout, error: &io::Error) -> Failure {
