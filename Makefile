@@ -4,7 +4,7 @@
 ARGS ?=
 BINGO = $(or $(CARGO_TARGET_DIR),target)/release/bingo
 
-.PHONY: help up down test lint clean
+.PHONY: help up down test lint suites clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,6 +32,10 @@ lint: ## format, lints, dependencies, tidiness; no PostgreSQL needed
 	cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings
 	@.ci/deny
 	cargo test --locked --profile ci -p bingo --test tidy
+
+suites: ## public suites (schemathesis) against a running installation; takes minutes
+	@.ci/prepare rust compiler postgres
+	@.ci/suites $(ARGS)
 
 clean: ## removes what was built; an installation is kept
 	cargo clean

@@ -4,13 +4,13 @@ use chassis::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    completion, configuration, doctor, down, gateway, load, output, prepare_db, run_server, status,
-    supervise, up,
+    completion, configuration, doctor, down, gateway, load, output, prepare_db, reference,
+    run_server, status, supervise, up,
 };
 
 /// A highly available home for a flaky service.
 #[derive(Parser)]
-#[command(name = "bingo", max_term_width = 100, disable_version_flag = true)]
+#[command(name = "bingo", version, max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -40,13 +40,16 @@ enum Command {
     /// Send requests at a fixed rate and report latency and failures
     Load(load::Arguments),
     /// Print the effective configuration, secrets masked
-    PrintCurrentConfig(configuration::ConfigurationFile),
+    PrintCurrentConfig(configuration::Arguments),
     /// Print the default configuration
     PrintDefaultConfig,
     /// Print a completion script for a shell
     Completion(completion::Arguments),
     /// Print the version
     Version,
+    /// Write the reference pages
+    #[command(hide = true)]
+    Reference(reference::Arguments),
 }
 
 /// Runs what was asked for and returns the exit code.
@@ -68,6 +71,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::PrintCurrentConfig(arguments) => configuration::print_current(&arguments),
         Command::PrintDefaultConfig => output::text(node::Config::default_yaml()),
         Command::Completion(arguments) => completion::run(&arguments),
+        Command::Reference(arguments) => reference::run(&arguments),
         Command::Version => output::line(env!("CARGO_PKG_VERSION")),
     }
 }

@@ -32,9 +32,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             ));
         }
     }
+    if !layout.root().exists() {
+        eprintln!("no installation in {root}");
+        return Ok(Exit::Done);
+    }
     down::stop(&layout, &|| false)?;
     if arguments.purge {
         down::purge(&layout)?;
+    } else if !layout.is_ours() {
+        eprintln!("no installation in {root}");
     }
     Ok(Exit::Done)
 }

@@ -3,22 +3,19 @@
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
+use chassis::sockets::InheritedListener;
 use chassis::{Exit, Failure};
 use node::Config;
 
 use crate::runtime::{self, LogArguments};
-use crate::{configuration, output};
+use crate::{configuration, log_file, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     configuration: configuration::ConfigurationFile,
-    /// Address to serve on [default: all, on the port that student_email gives]
-    #[arg(long, env = "BINGO_LISTEN", value_name = "ADDR:PORT")]
-    listen: Option<SocketAddr>,
-    /// Address for /metrics [default: off]
-    #[arg(long, env = "BINGO_ADMIN_LISTEN", value_name = "ADDR:PORT")]
-    admin_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    serving: configuration::Serving,
     /// Serve as root, which needs no root
     #[arg(long)]
     allow_root: bool,
@@ -30,47 +27,52 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let inherited = chassis::sockets::inherited()?;
     configuration::refuse_root("serve as root", arguments.allow_root)?;
     let mut config = arguments.configuration.read()?;
-    config.listen = arguments.listen.or(config.listen);
-    config.admin_listen = arguments.admin_listen.or(config.admin_listen);
-    let logs = arguments.logs.start(log_file(&config))?;
+    arguments.serving.lay_over(&mut config);
+    let (log_file, warning) = log_file::of_email(&config.student_email);
+    let logs = arguments.logs.start(log_file)?;
+    for message in warning.iter().flat_map(|failure| &failure.messages) {
+        tracing::warn!("{}: {}; {}", message.attempted, message.why, message.help);
+    }
     if config.student_email == node::DEFAULT_EMAIL {
         tracing::warn!("You are using the default student_email");
     }
-    let was_inherited = !inherited.is_empty();
-    let api = match inherited.into_iter().next() {
-        Some(inherited) => inherited.listener,
-        None => open(
-            config.listen.unwrap_or_else(|| default_address(&config)),
-            "--listen",
-        )?,
-    };
-    let admin = config
-        .admin_listen
-        .map(|address| open(address, "--admin-listen"))
-        .transpose()?;
-    greet(&arguments.configuration, &api, logs.file.as_ref())?;
-    let sockets = node::Sockets {
-        api,
-        admin,
-        inherited: was_inherited,
-    };
     runtime::run(async move {
+        let log_file = logs.file.clone();
         logs.reopen_on_hangup()?;
         let shutdown = runtime::shutdown_on_signals()?;
+        tokio::select! {
+            started = node::slow_start(&config.faults) => started?,
+            () = shutdown.requested() => return Ok(Exit::Done),
+        }
+        let sockets = sockets(&config, inherited)?;
+        let fast = config.faults.slow_start.is_none();
+        greet(
+            &arguments.configuration,
+            &sockets.api,
+            log_file.as_ref(),
+            fast,
+        )?;
         node::run(config, sockets, shutdown).await?;
         Ok(Exit::Done)
     })
 }
 
-/// The vendor's log file, where its folder is there and writable.
-fn log_file(config: &Config) -> Option<PathBuf> {
-    let path = node::log_folder_of(&config.student_email).join("main.log");
-    std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .ok()
-        .map(|_| path)
+/// The node's sockets, listening. Inside the runtime, because a slow start comes before them.
+fn sockets(config: &Config, inherited: Vec<InheritedListener>) -> Result<node::Sockets, Failure> {
+    let admin = config.admin_listen;
+    let admin = admin.map(|address| open(address, "--admin-listen"));
+    let handed_down = inherited.into_iter().next();
+    Ok(node::Sockets {
+        inherited: handed_down.is_some(),
+        api: match handed_down {
+            Some(inherited) => inherited.listener,
+            None => open(
+                config.listen.unwrap_or_else(|| default_address(config)),
+                "--listen",
+            )?,
+        },
+        admin: admin.transpose()?,
+    })
 }
 
 fn default_address(config: &Config) -> SocketAddr {
@@ -92,6 +94,7 @@ fn greet(
     configuration: &configuration::ConfigurationFile,
     listener: &TcpListener,
     log_file: Option<&PathBuf>,
+    fast: bool,
 ) -> Result<(), Failure> {
     let address = listener
         .local_addr()
@@ -99,7 +102,7 @@ fn greet(
     let logs = log_file.map_or("stderr".to_owned(), |path| {
         format!("stderr, {}", path.display())
     });
-    output::text(&node::startup_text())?;
+    output::text(&node::startup_text(fast))?;
     output::line(&format!(
         "listening on {address}, process {}, configuration {}, log to {logs}",
         std::process::id(),

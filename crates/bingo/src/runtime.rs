@@ -40,6 +40,9 @@ impl LogArguments {
             None => Format::detect(),
         };
         let file = self.log_file.clone().or(file);
+        if let Some(path) = &file {
+            crate::log_file::check(path)?;
+        }
         let level = self.log_level.clone();
         let reopen = chassis::logs::start(&Settings {
             format,

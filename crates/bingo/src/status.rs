@@ -16,9 +16,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let installation = local::status::read(&arguments.place.layout()?);
+    let layout = arguments.place.layout()?;
+    let installation = local::status::read(&layout);
     if arguments.json {
         output::json(&installation)?;
+    } else if !layout.is_ours() {
+        output::line(&format!("no installation in {}", layout.root().display()))?;
     } else {
         output::text(&local::status::table(&installation))?;
     }

@@ -48,7 +48,8 @@ pub(crate) struct Shape {
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     gateways: u16,
     /// The service's student_email
-    #[arg(long, default_value = "test@example.com", value_name = "ADDR")]
+    #[arg(long, default_value = "test@example.com", value_name = "ADDR",
+          value_parser = email)]
     email: String,
     /// Customers to fill in
     #[arg(long, default_value_t = 500_000, value_name = "N")]
@@ -63,7 +64,8 @@ pub(crate) struct Shape {
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
     /// Account of the children when started as root [default: bingo, else postgres, else nobody]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME",
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
     user: Option<String>,
     /// An existing database: filled or adopted, never stopped or dropped
     #[arg(
@@ -90,7 +92,7 @@ impl Shape {
             bind: if self.bind.is_empty() {
                 loopback()
             } else {
-                self.bind.clone()
+                distinct(&self.bind)
             },
             http_port: self.http_port,
             admin_port: self.admin_port,
@@ -109,6 +111,30 @@ impl Shape {
                 .as_ref()
                 .map(|path| path.display().to_string()),
         }
+    }
+}
+
+/// Without addresses that another one covers: `::` takes IPv4 as well, `0.0.0.0` every IPv4 address.
+fn distinct(bind: &[IpAddr]) -> Vec<IpAddr> {
+    let all = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let all_ipv4 = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    if bind.contains(&all) {
+        return vec![all];
+    }
+    let mut kept: Vec<IpAddr> = Vec::new();
+    for address in bind {
+        let covered = bind.contains(&all_ipv4) && address.is_ipv4() && *address != all_ipv4;
+        if !covered && !kept.contains(address) {
+            kept.push(*address);
+        }
+    }
+    kept
+}
+
+fn email(text: &str) -> Result<String, String> {
+    match chassis::config::email_fault(text) {
+        None => Ok(text.to_owned()),
+        Some((fault, help)) => Err(format!("{fault}; {help}")),
     }
 }
 
@@ -151,6 +177,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         json,
         yes: _,
     } = arguments;
+    if shape.sessions > 0 && (shape.customers == 0 || shape.movies == 0) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("fill in {} sessions", shape.sessions),
+            "each refers to a customer and a movie, and there are to be none",
+            "give --customers and --movies above 0, or --sessions 0",
+        ));
+    }
     let existing = shape.postgres_url.as_deref().map(existing).transpose()?;
     let request = up::Request {
         layout: place.layout()?,
@@ -187,4 +221,27 @@ fn existing(url: &str) -> Result<up::Existing, Failure> {
         password,
         url: url.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_another_one_covers_are_left_out() {
+        let addresses = |list: &[&str]| -> Vec<IpAddr> {
+            list.iter()
+                .map(|address| address.parse().unwrap())
+                .collect()
+        };
+        let cases: [(&[&str], &[&str]); 4] = [
+            (&["0.0.0.0", "::"], &["::"]),
+            (&["127.0.0.1", "0.0.0.0", "::1"], &["0.0.0.0", "::1"]),
+            (&["127.0.0.1", "127.0.0.1"], &["127.0.0.1"]),
+            (&["127.0.0.1", "::1"], &["127.0.0.1", "::1"]),
+        ];
+        for (given, kept) in cases {
+            assert_eq!(distinct(&addresses(given)), addresses(kept), "{given:?}");
+        }
+    }
 }

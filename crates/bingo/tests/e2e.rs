@@ -294,6 +294,81 @@ async fn a_folder_closed_to_the_childrens_account_is_named_with_its_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_somebody_else_is_neither_used_nor_removed() {
+    let mut installation = Installation::new("foreign", Rows::tiny());
+    let folder = installation.folder();
+    std::fs::create_dir_all(folder.join("config")).unwrap();
+    let theirs = folder.join("config/supervisor.yaml");
+    std::fs::write(&theirs, "theirs").unwrap();
+    for command in [
+        ["up", "--detach"].as_slice(),
+        ["down", "--purge", "--yes"].as_slice(),
+    ] {
+        let result = installation.run(command);
+        assert_eq!(result.code, 64);
+        assert!(
+            result.stderr.contains("no installation of bingo"),
+            "{}",
+            result.stderr
+        );
+        assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+
+    installation.up(&["--detach"]).await;
+    std::fs::write(folder.join("notes.txt"), "mine").unwrap();
+    assert_eq!(installation.run(&["down", "--purge", "--yes"]).code, 0);
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_killed_at_its_start_leaves_nothing_that_the_next_up_does_not_end() {
+    let mut installation = Installation::new("early", Rows::tiny());
+    installation.up(&["--detach"]).await;
+    installation.down();
+    for milliseconds in [0, 4, 8, 12, 16, 24] {
+        let mut supervisor = installation.spawn_supervisor();
+        // Not to wait for anything: the instant itself is what varies.
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+        installation.up(&["--detach"]).await;
+        installation.down();
+        assert!(
+            installation.processes().is_empty(),
+            "{:?}",
+            installation.processes()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_passwords_are_made_anew() {
+    let mut installation = Installation::new("secrets", Rows::tiny());
+    installation.up(&["--detach"]).await;
+    installation.down();
+    std::fs::remove_dir_all(installation.folder().join("run")).unwrap();
+    installation.up(&["--detach"]).await;
+    assert_eq!(installation.counts(), Rows::tiny().counts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_port_for_two_purposes_is_refused() {
+    let installation = Installation::new("ports", Rows::tiny());
+    let port = installation.http_address().port().to_string();
+    let result = installation.run(&["doctor", "--json"]);
+    assert_eq!(result.code, 0, "{}", result.stdout);
+    let result = installation.run_as_given(&["up", "--http-port", &port, "--admin-port", &port]);
+    assert_eq!(result.code, 64);
+    assert!(
+        result.stderr.contains("--admin-port are both"),
+        "{}",
+        result.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_postgresql_is_named_with_the_command_that_installs_it() {
     let installation = Installation::new("binaries", Rows::tiny());
     let result = installation.run(&["up", "--detach", "--postgres-bin", "/nonexistent"]);

@@ -1,16 +1,31 @@
 //! Reading YAML files, and the two quantities that stand in them: durations (`250ms`, `3s`, `10m`)
-//! and sizes (`64KiB`, `1GiB`). The YAML library stands behind `parse` alone, so it can be changed.
+//! and sizes (`64KiB`, `1GiB`). The YAML library stands behind this module alone, so it can be changed.
+//!
+//! A configuration type derives `Deserialize` and `schemars::JsonSchema`. Its schema is the one place
+//! that says which keys there are, what they may hold (`#[schemars(range(min = 1), …)]`,
+//! `schema_with = "chassis::config::duration::schema"`, `extend("x-min" = "1ms")`,
+//! `extend("format" = "host")`, `writeOnly` for a secret) and, through its doc comments, what they
+//! mean: files are checked against it, and the reference pages are written from it.
+
+mod check;
+mod located;
+mod nearest;
+mod shape;
 
 use std::path::Path;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::Failure;
 
-/// Reads and parses a YAML file. A missing or unreadable file, bad YAML, an unknown key or a wrong
-/// type is a `Failure` with exit 64; `help` says what to do when the file is missing.
-pub fn read<T: DeserializeOwned>(path: &Path, help: &str) -> Result<T, Failure> {
+pub use check::email_fault;
+pub use nearest::nearest;
+
+/// Reads and checks a YAML file. A missing or unreadable file, or one with faults, is a `Failure`
+/// with exit 64 and a message for every fault; `help` says what to do when the file is missing.
+pub fn read<T: DeserializeOwned + JsonSchema>(path: &Path, help: &str) -> Result<T, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::configuration(
             format!("read the configuration {}", path.display()),
@@ -21,16 +36,46 @@ pub fn read<T: DeserializeOwned>(path: &Path, help: &str) -> Result<T, Failure> 
     parse(&path.display().to_string(), &text)
 }
 
-/// Parses YAML text; `name` is what error messages call it.
-pub fn parse<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, Failure> {
+/// Parses YAML text; `name` is what error messages call it. Text that is no YAML is one message with
+/// line and column; unknown keys, wrong types and impossible values are one message each.
+pub fn parse<T: DeserializeOwned + JsonSchema>(name: &str, text: &str) -> Result<T, Failure> {
     // An empty document stands for "every key at its default".
-    let text = if text.trim().is_empty() { "{}" } else { text };
+    if is_empty(text) {
+        return from_yaml(name, "{}");
+    }
+    let document = from_yaml(name, text)?;
+    match check::check(name, text, &json_schema::<T>(), &document) {
+        Some(failure) => Err(failure),
+        None => from_yaml(name, text),
+    }
+}
+
+/// Reads back what `to_yaml` wrote, for files that no human writes: it stops at the first fault.
+pub fn from_yaml<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, Failure> {
     serde_saphyr::from_str(text).map_err(|error| {
-        let place = error
-            .location()
-            .map_or(String::new(), |at| format!(" line {}", at.line()));
         let why = error.without_snippet().to_string();
+        let (place, why) = match error.location() {
+            Some(at) => {
+                let place = format!(" at line {}, column {}", at.line(), at.column());
+                let why = why.strip_suffix(&place).unwrap_or(&why).to_owned();
+                (place, why)
+            }
+            None => (String::new(), why),
+        };
         Failure::configuration(format!("parse {name}{place}"), why, "correct the file")
+    })
+}
+
+/// The JSON Schema (2020-12) of a configuration type.
+pub fn json_schema<T: JsonSchema>() -> serde_json::Value {
+    schemars::schema_for!(T).to_value()
+}
+
+/// Only comments, blanks and document markers.
+fn is_empty(text: &str) -> bool {
+    text.lines().all(|line| {
+        let line = line.trim();
+        line.is_empty() || line.starts_with('#') || line == "---"
     })
 }
 
@@ -107,6 +152,7 @@ fn quantity(text: &str, units: &[(&str, f64)]) -> Option<f64> {
 pub mod duration {
     use std::time::Duration;
 
+    use schemars::{Schema, SchemaGenerator, json_schema};
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -117,6 +163,11 @@ pub mod duration {
         let text = String::deserialize(deserializer)?;
         super::parse_duration(&text).map_err(serde::de::Error::custom)
     }
+
+    /// For `#[schemars(schema_with = "…")]`.
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "duration" })
+    }
 }
 
 /// `#[serde(with = "chassis::config::optional_duration")]`; together with `#[serde(default)]` a
@@ -124,6 +175,7 @@ pub mod duration {
 pub mod optional_duration {
     use std::time::Duration;
 
+    use schemars::{Schema, SchemaGenerator, json_schema};
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(
@@ -143,10 +195,16 @@ pub mod optional_duration {
         text.map(|text| super::parse_duration(&text).map_err(serde::de::Error::custom))
             .transpose()
     }
+
+    /// For `#[schemars(schema_with = "…")]`.
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "null"], "format": "duration" })
+    }
 }
 
 /// `#[serde(with = "chassis::config::size")]` for bytes written as `64KiB`.
 pub mod size {
+    use schemars::{Schema, SchemaGenerator, json_schema};
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -157,25 +215,66 @@ pub mod size {
         let text = String::deserialize(deserializer)?;
         super::parse_size(&text).map_err(serde::de::Error::custom)
     }
+
+    /// For `#[schemars(schema_with = "…")]`.
+    pub fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "size" })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[derive(serde::Deserialize, serde::Serialize, Debug, PartialEq)]
+    #[derive(serde::Deserialize, serde::Serialize, JsonSchema, Debug, PartialEq)]
     #[serde(deny_unknown_fields)]
     struct Example {
         #[serde(with = "duration")]
+        #[schemars(schema_with = "duration::schema", extend("x-max" = "1m"))]
         wait: Duration,
         #[serde(
             default,
             with = "optional_duration",
             skip_serializing_if = "Option::is_none"
         )]
+        #[schemars(schema_with = "optional_duration::schema")]
         age: Option<Duration>,
         #[serde(with = "size")]
+        #[schemars(schema_with = "size::schema")]
         body: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        way: Option<Way>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        places: Vec<Place>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(extend("writeOnly" = true))]
+        word: Option<String>,
+    }
+
+    #[derive(serde::Deserialize, serde::Serialize, JsonSchema, Debug, PartialEq)]
+    #[serde(rename_all = "kebab-case")]
+    enum Way {
+        ThereOnly,
+        Back,
+    }
+
+    #[derive(serde::Deserialize, serde::Serialize, JsonSchema, Debug, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Place {
+        #[schemars(extend("format" = "host"))]
+        address: String,
+        #[schemars(range(min = 1))]
+        port: u16,
+        #[serde(default)]
+        open: bool,
+    }
+
+    fn faults(text: &str) -> Vec<String> {
+        let failure = parse::<Example>("example", text).unwrap_err();
+        assert_eq!(failure.exit, crate::Exit::Configuration);
+        let message =
+            |m: &crate::failure::Message| format!("{}: {} | {}", m.attempted, m.why, m.help);
+        failure.messages.iter().map(message).collect()
     }
 
     #[test]
@@ -207,11 +306,67 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_refused_by_name_and_line() {
-        let failure = parse::<Example>("example", "wait: 1s\nbody: 1B\ntypo: 1\n")
-            .unwrap_err()
-            .to_string();
-        assert!(failure.contains("typo"), "{failure}");
-        assert!(failure.contains("line 3"), "{failure}");
+    fn every_fault_is_told_in_one_run_with_key_value_reason_remedy_and_line() {
+        let text = "wait: 2h
+body: 64
+way: bakc
+places:
+- address: db:5432
+  port: 70000
+- adress: db
+  port: 0
+  open: perhaps
+word: [canary]
+ways: 1
+";
+        let expected = [
+            "line 1, wait: `2h`: it is above 1m | choose 1m or less",
+            "line 2, body: `64`: it has no unit | write a number and one of B, KiB, MiB, GiB, like 64MiB",
+            "line 3, way: `bakc`: there is no such word | did you mean `back`? Known are there-only, back",
+            "line 5, places[0].address: `db:5432`: it holds a port | write the port under a key of its \
+             own: `port: 5432`",
+            "line 6, places[0].port: `70000`: it is above 65535 | write a whole number from 1 to 65535",
+            "line 7, places[1].adress: there is no such key | did you mean `address`? Else remove it",
+            "line 7, places[1].address: it is missing | add this key",
+            "line 8, places[1].port: `0`: it is below 1 | write a whole number from 1 to 65535",
+            "line 9, places[1].open: `perhaps`: it is neither true nor false | write true or false",
+            "line 10, word: `***`: it is a list or a section | write one value",
+            "line 11, ways: there is no such key | did you mean `way`? Else remove it",
+        ];
+        let found = faults(text);
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(*found, format!("read example {expected}"));
+        }
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+    }
+
+    #[test]
+    fn broken_yaml_is_one_message_with_line_and_column() {
+        let found = faults("wait: 1s\n body: [\n");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].starts_with("parse example at line 2, column"),
+            "{found:?}"
+        );
+        let twice = faults("wait: 1s\nwait: 2s\n");
+        assert!(
+            twice[0].contains("duplicate mapping key: wait"),
+            "{twice:?}"
+        );
+    }
+
+    #[test]
+    fn numbers_may_stand_for_texts_and_quoted_numbers_for_numbers() {
+        let text = "wait: 1s\nbody: 1B\nword: 123\nplaces:\n- {address: 10.0.0.1, port: '7'}\n";
+        let example: Example = parse("example", text).unwrap();
+        assert_eq!(example.word.as_deref(), Some("123"));
+        assert_eq!(example.places[0].port, 7);
+    }
+
+    #[test]
+    fn a_document_of_another_shape_is_refused() {
+        assert!(faults("- wait\n")[0].contains("no section"));
+        assert!(faults("wait: {a: 1}\nbody: 1B\n")[0].contains("it is a list or a section"));
+        assert!(faults("wait:\nbody: 1B\n")[0].contains("it is empty"));
     }
 }

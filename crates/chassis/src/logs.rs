@@ -1,6 +1,8 @@
 //! Logs: one JSON object a line, or text on a terminal; to stderr, and to a file as well where one
 //! is given. stdout is left to a command's own output.
 
+mod json;
+
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -82,11 +85,8 @@ pub fn start(settings: &Settings) -> Result<Option<Reopen>, Failure> {
         Format::Json => registry
             .with(
                 tracing_subscriber::fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_target(false)
-                    .with_current_span(false)
-                    .with_span_list(false)
+                    .fmt_fields(JsonFields::new())
+                    .event_format(json::Line)
                     .with_writer(writer),
             )
             .try_init(),

@@ -28,6 +28,18 @@ pub struct RequestLabels {
     pub network_protocol_version: &'static str,
 }
 
+impl RequestLabels {
+    /// Labels of an ordinary request, for reference pages.
+    pub fn example() -> Self {
+        Self {
+            http_route: "/",
+            http_request_method: "GET",
+            http_response_status_code: 200,
+            network_protocol_version: "1.1",
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Buckets;
 

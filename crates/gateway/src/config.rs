@@ -2,18 +2,21 @@
 //! every fault in one run instead of stopping at the first that does not parse.
 //! Only the keys that this gateway obeys exist; an unknown key is refused.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The whole file (interfaces.md "gateway.yaml").
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Public addresses. They are opened by the caller, or handed down by the supervisor.
+    #[schemars(length(min = 1))]
     pub listen: Vec<Listen>,
     /// Where `/metrics`, `/health` and `/api/v1/status` are served; left out: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,
     /// At least one.
+    #[schemars(length(min = 1))]
     pub nodes: Vec<Node>,
     #[serde(default)]
     pub probe: Probe,
@@ -21,14 +24,17 @@ pub struct Config {
     pub limits: Limits,
     /// Worker threads; left out: one per core. Fewer leave cores idle, more add switching.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<usize>,
     /// Whether answers name the node they came from (`Bingo-Node`).
     #[serde(default = "yes")]
     pub expose_node: bool,
     /// Policies by method and path; the first match wins.
+    #[schemars(length(min = 1))]
     pub routes: Vec<Route>,
     /// The status for a path that no route names; 404 is the only one there is.
     #[serde(default = "not_found")]
+    #[schemars(range(min = 404, max = 404))]
     pub default: u16,
 }
 
@@ -41,39 +47,50 @@ fn not_found() -> u16 {
 }
 
 /// One public address, `IP:PORT`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
+    /// `IP:PORT`, like `127.0.0.1:8080` or `[::1]:8080`.
+    #[schemars(extend("format" = "socket-address"))]
     pub address: String,
 }
 
 /// The admin listener, `IP:PORT`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
+    /// `IP:PORT`, like `127.0.0.1:9090`.
+    #[schemars(extend("format" = "socket-address"))]
     pub listen: String,
 }
 
 /// A name for metrics and `Bingo-Node`, and `HOST:PORT`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
+    /// Unique; letters, digits, `-`.
     pub name: String,
+    /// `HOST:PORT`.
     pub address: String,
 }
 
 /// How nodes are watched.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Probe {
+    /// What is asked for; 200 is good, anything else bad.
     pub path: String,
     /// Too high: a dead node is noticed late. Too low: probes are load.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1m"))]
     pub interval: String,
     /// Too low: a busy node looks dead. Too high: a hung one is noticed late.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "10s"))]
     pub timeout: String,
     /// Good probes in a row that bring a node back.
+    #[schemars(range(min = 1, max = 100))]
     pub rise: u32,
     /// Bad probes in a row that take a node out.
+    #[schemars(range(min = 1, max = 100))]
     pub fall: u32,
 }
 
@@ -90,30 +107,41 @@ impl Default for Probe {
 }
 
 /// What one gateway takes upon itself at most.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// A request's head; over it 431. Too low refuses cookies, too high lets strangers use memory.
+    #[schemars(extend("format" = "size", "x-min" = "1KiB", "x-max" = "1MiB"))]
     pub head_bytes_max: String,
     /// Header fields of a request; over it 431.
+    #[schemars(range(min = 8, max = 10_000))]
     pub fields_max: usize,
     /// A request's target; over it 414.
+    #[schemars(extend("format" = "size", "x-min" = "64B", "x-max" = "65534B"))]
     pub uri_bytes_max: String,
     /// Time for a request's head, and for an idle client connection; over it the connection closes.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1h"))]
     pub head_timeout: String,
     /// A client that takes nothing of its answer for so long is given up.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1h"))]
     pub client_stall_timeout: String,
     /// Client connections at once; over it none is accepted until one closes.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: usize,
     /// Requests that wait for a node to come back; over it 503.
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub held_max: usize,
     /// Time to connect to a node. Too low makes a busy node look dead.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1m"))]
     pub connect_timeout: String,
     /// An idle connection to a node is closed after this; keep it below the node's own.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1h"))]
     pub node_idle_timeout: String,
     /// Silence of a node in the middle of an answer; over it the answer is broken off.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1h"))]
     pub node_stall_timeout: String,
     /// Time to finish what is open when the process is asked to end.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1h"))]
     pub drain_deadline: String,
 }
 
@@ -136,7 +164,7 @@ impl Default for Limits {
 }
 
 /// The policy of some methods on one path.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// HEAD comes with GET.
@@ -145,9 +173,11 @@ pub struct Route {
     pub path: String,
     /// Time for a whole request, retries and waiting included.
     #[serde(default = "deadline")]
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1h"))]
     pub deadline: String,
     /// A request's body; over it 413.
     #[serde(default = "body_bytes_max")]
+    #[schemars(extend("format" = "size"))]
     pub body_bytes_max: String,
     #[serde(default)]
     pub retry: Retry,
@@ -164,7 +194,7 @@ fn body_bytes_max() -> String {
 }
 
 /// Which requests may be sent again after a node may have seen them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Retry {
     Never,
@@ -175,7 +205,7 @@ pub enum Retry {
 }
 
 /// Requests of one kind share a latency estimate (and, later, a concurrency limit).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Class {

@@ -41,5 +41,6 @@ mod valid;
 mod worker;
 
 pub use config::Config;
+pub use metrics::example as metrics_example;
 pub use run::run;
 pub use valid::Valid;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use chassis::metrics::HttpServer;
+use chassis::metrics::{HttpServer, RequestLabels};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -165,6 +165,17 @@ impl Metrics {
     pub(crate) fn limit_hit(&self, limit: &'static str) {
         self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
     }
+}
+
+/// A scrape after one of everything had happened, for the reference page: an empty family is not
+/// encoded.
+pub fn example() -> String {
+    let metrics = Metrics::new();
+    metrics.http.observe(&RequestLabels::example(), 0.1);
+    metrics.of_node("node-1").ejected("no_answer");
+    metrics.retried("no_answer");
+    metrics.limit_hit("connections_max");
+    chassis::metrics::encode(&metrics.registry)
 }
 
 /// The metrics of one node.

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use chassis::Failure;
-use private_postgres::{Account, Binaries, Cluster, Machine, Role};
+use private_postgres::{Account, Binaries, Cluster, Initialised, Machine, Role};
 use serde_json::{Value, json};
 
 use crate::doctor;
@@ -55,10 +55,14 @@ impl Database {
         };
         let connections = CONNECTIONS_BESIDE + CONNECTIONS_PER_NODE * u32::from(options.nodes);
         let settings = private_postgres::settings(&machine(), connections);
-        cluster
+        let made = cluster
             .initialise(&secrets.superuser_password, &role, &settings)
             .map_err(failed)?;
         cluster.clear_stale_pid().map_err(failed)?;
+        if made == Initialised::Found && secrets.are_new {
+            let superuser = &secrets.superuser_password;
+            cluster.set_passwords(superuser, &role).map_err(failed)?;
+        }
         secrets::write_pgpass(layout, account, port, secrets)?;
         let block = json!({
             "hosts": [{ "address": "127.0.0.1", "port": port }],
@@ -84,9 +88,9 @@ impl Database {
     ) -> Result<Self, Failure> {
         let mut cluster = cluster;
         if let (Some(password), Some(block)) = (password, cluster.as_object_mut()) {
-            secrets::write_service_password(layout, account, password)?;
+            secrets::write_existing_password(layout, account, password)?;
             block.remove("password");
-            block.insert("password_file".into(), json!(layout.service_password()));
+            block.insert("password_file".into(), json!(layout.existing_password()));
         }
         Ok(Self {
             private: None,
@@ -100,8 +104,22 @@ impl Database {
 pub(crate) fn private_url(layout: &Layout, port: u16) -> String {
     format!(
         "postgresql://bingo@127.0.0.1:{port}/bingo?passfile={}",
-        layout.pgpass().display()
+        percent_encoded(&layout.pgpass())
     )
+}
+
+/// A path as it may stand in a URL's query (RFC 3986 section 2.1).
+fn percent_encoded(path: &Path) -> String {
+    let mut text = String::new();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
+                text.push(char::from(*byte));
+            }
+            byte => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }
 
 fn machine() -> Machine {

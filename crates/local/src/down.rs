@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use chassis::Failure;
 
 use crate::layout::Layout;
-use crate::status;
+use crate::{leftovers, status};
 
 /// How long an orderly stop may take: the longest stop of a child (PostgreSQL's 60 s) and some.
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
@@ -16,37 +16,26 @@ const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Two `up` or `down` at once would undo each other's work: each holds this lock while it changes
-/// what runs, and waits for the other. Held until the file is dropped. `None` where there is no
-/// installation.
-pub(crate) fn lock(layout: &Layout) -> Result<Option<File>, Failure> {
-    if !layout.run().is_dir() {
-        return Ok(None);
-    }
-    let failed = |error: io::Error| {
-        Failure::configuration(
-            format!("lock the installation in {}", layout.root().display()),
-            error,
-            "run as the user who started it, or name another folder with --dir",
-        )
-    };
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true);
-    let file = options.open(layout.lock()).map_err(failed)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
-        .map_err(|error| failed(error.into()))?;
-    Ok(Some(file))
+/// what runs, and waits for the other. It is on the folder itself (flock(2)) or, before that is made,
+/// on the nearest one above it, so that no file is needed. Held until it is dropped; `None` where
+/// that folder cannot be opened, and then nothing can be changed in it either.
+pub(crate) fn lock(layout: &Layout) -> Option<File> {
+    let folder = layout.root().ancestors().find(|folder| folder.is_dir())?;
+    let folder = File::open(folder).ok()?;
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).ok()?;
+    Some(folder)
 }
 
 /// Asks the supervisor to end everything and waits until it is gone. `at_once` is asked all the
 /// time: once true, everything is killed. Without a supervisor the processes of the last record are
 /// ended by pid and start time. Does nothing where nothing runs.
 pub fn stop(layout: &Layout, at_once: &dyn Fn() -> bool) -> Result<(), Failure> {
-    let _lock = lock(layout)?;
+    let _lock = lock(layout);
     let client = supervisor::control::Client::new(layout.control_socket());
-    let supervisor = client
-        .status()
-        .ok()
-        .and_then(|status| status.supervisor().cloned());
+    let supervisor = match client.status() {
+        Err(error) if status::is_forbidden(&error) => return Err(status::forbidden(layout)),
+        answer => answer.ok().and_then(|status| status.supervisor().cloned()),
+    };
     let Some(supervisor) = supervisor else {
         return end_leftovers(layout);
     };
@@ -71,11 +60,20 @@ pub fn stop(layout: &Layout, at_once: &dyn Fn() -> bool) -> Result<(), Failure> 
     end_leftovers(layout)
 }
 
-/// Ends what a crashed or killed supervisor left running.
+/// Ends what a crashed or killed supervisor left running: what its last record names and, because a
+/// child may have been started a moment before a kill and not be recorded yet, every process whose
+/// command line names this installation's own files.
 pub fn end_leftovers(layout: &Layout) -> Result<(), Failure> {
-    let Some(status) = status::last_record(layout) else {
-        return Ok(());
-    };
+    let mut status = status::last_record(layout).unwrap_or_default();
+    let known: Vec<u32> = status
+        .processes
+        .iter()
+        .filter_map(|process| process.pid)
+        .collect();
+    let unknown = leftovers::find(layout).into_iter();
+    status
+        .processes
+        .extend(unknown.filter(|process| process.pid.is_some_and(|pid| !known.contains(&pid))));
     let ended = supervisor::processes::end_leftovers(&status, LEFTOVER_PATIENCE);
     ended.map(drop).map_err(|left| {
         Failure::run_time(
@@ -84,38 +82,49 @@ pub fn end_leftovers(layout: &Layout) -> Result<(), Failure> {
                 layout.root().display()
             ),
             format!("still there: {}", left.join(", ")),
-            "end these processes by hand, then try again",
+            "run as root or as the user who started it",
         )
     })
 }
 
-/// Removes the folder of a stopped installation. Refuses a folder that holds none, so that a wrong
-/// `--dir` costs nothing.
-pub fn purge(layout: &Layout) -> Result<(), Failure> {
+/// Removes what `up` made in the folder of a stopped installation, and the folder itself when nothing
+/// else is in it. Refuses a folder that is not ours, so that a wrong `--dir` costs nothing. Returns
+/// whether there was anything to remove.
+pub fn purge(layout: &Layout) -> Result<bool, Failure> {
     let root = layout.root();
     if !root.exists() {
-        return Ok(());
+        return Ok(false);
     }
-    let attempted = format!("remove {}", root.display());
-    if !layout.installation().exists() && !layout.supervisor_config().exists() {
-        let ours = layout.secrets_exist();
-        if !ours {
-            return Err(Failure::configuration(
-                attempted,
-                "it holds no installation of bingo",
-                "name the right folder with --dir, or remove it by hand",
-            ));
-        }
+    let attempted = format!("remove the installation in {}", root.display());
+    if !layout.is_ours() {
+        return Err(Failure::configuration(
+            attempted,
+            "it holds no installation of bingo",
+            "name the right folder with --dir, or remove it by hand",
+        ));
     }
-    std::fs::remove_dir_all(root)
-        .or_else(absent)
-        .map_err(|error| {
-            Failure::run_time(
-                attempted,
-                error,
-                "run as the user who started the installation",
-            )
-        })
+    let failed = |error: io::Error| {
+        let help = "run as the user who started the installation";
+        Failure::run_time(attempted.clone(), error, help)
+    };
+    for part in layout.parts() {
+        let removed = if part.is_dir() {
+            std::fs::remove_dir_all(&part)
+        } else {
+            std::fs::remove_file(&part)
+        };
+        removed.or_else(absent).map_err(failed)?;
+    }
+    // Somebody else's files may lie beside ours: then the folder stays.
+    let real = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    match std::fs::remove_dir(&real) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        result => result.or_else(absent).map_err(failed)?,
+    }
+    if real != root {
+        std::fs::remove_file(root).or_else(absent).map_err(failed)?;
+    }
+    Ok(true)
 }
 
 fn absent(error: io::Error) -> io::Result<()> {

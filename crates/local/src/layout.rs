@@ -1,10 +1,12 @@
 //! Where everything of one installation lies: all of it under one folder, nothing outside.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use private_postgres::Account;
+
+const MARKER_TEXT: &str = "Made by `bingo up`; `bingo down --purge` removes what it made here.\n";
 
 /// The folder of one installation (`--dir`).
 #[derive(Clone, Debug)]
@@ -62,6 +64,11 @@ impl Layout {
         self.run().join("postgres.password")
     }
 
+    /// The password of an existing database, for the nodes.
+    pub fn existing_password(&self) -> PathBuf {
+        self.run().join("existing.password")
+    }
+
     /// The superuser's password; only the account that started the installation reads it.
     pub fn superuser_password(&self) -> PathBuf {
         self.run().join("postgres.superuser")
@@ -69,11 +76,6 @@ impl Layout {
 
     pub fn admin_token(&self) -> PathBuf {
         self.run().join("admin.token")
-    }
-
-    /// Held while an `up` or `down` changes the installation.
-    pub fn lock(&self) -> PathBuf {
-        self.run().join("lock")
     }
 
     pub fn installation(&self) -> PathBuf {
@@ -92,9 +94,32 @@ impl Layout {
         self.config().join(format!("node-{number}.yaml"))
     }
 
-    /// Whether the folder is one that an interrupted first `up` began.
-    pub fn secrets_exist(&self) -> bool {
-        self.admin_token().exists()
+    /// The mark of a folder that `up` made: nothing else is ever adopted or removed.
+    fn marker(&self) -> PathBuf {
+        self.root.join(".bingo-installation")
+    }
+
+    /// Whether the folder is an installation of ours.
+    pub fn is_ours(&self) -> bool {
+        self.marker().is_file()
+    }
+
+    /// Whether the folder holds something and is not ours.
+    pub fn is_foreign(&self) -> bool {
+        let holds = std::fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_some());
+        holds && !self.is_ours()
+    }
+
+    /// What `up` makes inside the root; nothing else in it is ours.
+    pub fn parts(&self) -> [PathBuf; 6] {
+        [
+            self.postgres(),
+            self.logs(),
+            self.config(),
+            self.run(),
+            self.root.join("tls"),
+            self.marker(),
+        ]
     }
 
     /// The paths of Unix sockets; each must fit into `sockaddr_un` (unix(7): 108 bytes).
@@ -109,6 +134,7 @@ impl Layout {
     /// others, but the children's account passes through it).
     pub fn create(&self, account: &Account) -> io::Result<()> {
         folder(&self.root, 0o711)?;
+        write_file(&self.marker(), 0o644, MARKER_TEXT)?;
         folder(&self.logs(), 0o755)?;
         folder(&self.config(), 0o755)?;
         folder(&self.run(), 0o711)?;
@@ -117,15 +143,16 @@ impl Layout {
     }
 }
 
+/// Makes a folder and those above it that are missing. Modes given to mkdir(2) are cut by the umask,
+/// a strict one of which would lock the children out: they are set again.
 fn folder(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)?;
-    // The mode given to mkdir(2) is cut by the umask, a strict one of which would lock us out.
+    if let Some(parent) = path.parent() {
+        folder(parent, 0o755)?;
+    }
+    std::fs::create_dir(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 

@@ -10,6 +10,7 @@ pub mod down;
 mod error;
 mod generate;
 mod layout;
+mod leftovers;
 mod options;
 mod ports;
 mod secrets;

@@ -6,7 +6,7 @@
 //! reach itself (TCP simultaneous open, RFC 9293 section 3.5).
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use crate::error::Error;
@@ -150,21 +150,26 @@ fn parent_name(pid: u32) -> String {
     parent.map(command_name).unwrap_or_default()
 }
 
-/// One row of a busy-port check: the address and, where known, who holds it.
-pub(crate) fn busy(addresses: &[IpAddr], port: u16) -> Option<(SocketAddr, Option<Holder>)> {
-    let address = addresses
-        .iter()
-        .map(|address| SocketAddr::new(*address, port))
-        .find(|address| matches!(TcpListener::bind(address), Err(e) if is_in_use(&e)))?;
-    Some((address, holder(port)))
+/// Why a port cannot be listened on.
+#[derive(Debug)]
+pub(crate) struct Obstacle {
+    pub(crate) address: SocketAddr,
+    pub(crate) error: std::io::Error,
 }
 
-fn is_in_use(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::AddrInUse
+/// The first address on which a listener cannot be opened now.
+pub(crate) fn obstacle(addresses: &[IpAddr], port: u16) -> Option<Obstacle> {
+    addresses.iter().find_map(|address| {
+        let address = SocketAddr::new(*address, port);
+        let error = chassis::sockets::listen(address, false).err()?;
+        Some(Obstacle { address, error })
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -180,10 +185,10 @@ mod tests {
     fn a_busy_port_names_its_holder() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (address, holder) = busy(&[IpAddr::from([127, 0, 0, 1])], port).unwrap();
-        assert_eq!(address.port(), port);
-        assert_eq!(holder.unwrap().pid, std::process::id());
+        let addresses = [IpAddr::from([127, 0, 0, 1])];
+        assert_eq!(obstacle(&addresses, port).unwrap().address.port(), port);
+        assert_eq!(holder(port).unwrap().pid, std::process::id());
         drop(listener);
-        assert!(busy(&[IpAddr::from([127, 0, 0, 1])], port).is_none());
+        assert!(obstacle(&addresses, port).is_none());
     }
 }

@@ -13,26 +13,31 @@ use crate::layout::{Layout, own, write_file};
 pub(crate) struct Secrets {
     pub superuser_password: String,
     pub service_password: String,
+    /// One of them was missing, so that a database that is there has another one.
+    pub(crate) are_new: bool,
 }
 
 /// Reads the installation's secrets and makes those that are missing.
 pub(crate) fn prepare(layout: &Layout, account: &Account) -> Result<Secrets, Failure> {
+    let paths = [layout.superuser_password(), layout.service_password()];
+    let are_new = paths.iter().any(|path| !path.exists());
     let superuser_password = read_or_make(&layout.superuser_password(), None)?;
     let service_password = read_or_make(&layout.service_password(), Some(account))?;
     read_or_make(&layout.admin_token(), Some(account))?;
     Ok(Secrets {
         superuser_password,
         service_password,
+        are_new,
     })
 }
 
-/// Writes the service role's password where the nodes read it.
-pub(crate) fn write_service_password(
+/// Writes the password of an existing database where the nodes read it.
+pub(crate) fn write_existing_password(
     layout: &Layout,
     account: &Account,
     password: &str,
 ) -> Result<(), Failure> {
-    let path = layout.service_password();
+    let path = layout.existing_password();
     write_file(&path, 0o600, password)
         .and_then(|()| own(&path, account))
         .map_err(|error| failed(&path, &error))

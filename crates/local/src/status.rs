@@ -1,11 +1,11 @@
 //! `bingo status`: the installation as a whole, from the supervisor where it answers, and from its
 //! last record where it does not.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use chassis::Exit;
+use chassis::{Exit, Failure};
 use serde::{Deserialize, Serialize};
-use supervisor::{ProcessState, ProcessStatus, Status};
+use supervisor::{ControlError, ProcessState, ProcessStatus, Status};
 
 use crate::generate::Ports;
 use crate::layout::Layout;
@@ -70,13 +70,19 @@ impl Record {
     /// `None` where there is no installation or its record cannot be read.
     pub fn read(layout: &Layout) -> Option<Self> {
         let text = std::fs::read_to_string(layout.installation()).ok()?;
-        chassis::config::parse("installation.yaml", &text).ok()
+        chassis::config::from_yaml("installation.yaml", &text).ok()
     }
 
     fn urls(&self) -> Urls {
         let url = |port| {
             let address = SocketAddr::new(*self.options.bind.first()?, port);
-            Some(if address.ip().is_loopback() {
+            let local = [
+                IpAddr::from(Ipv4Addr::LOCALHOST),
+                IpAddr::from(Ipv6Addr::LOCALHOST),
+                IpAddr::from(Ipv4Addr::UNSPECIFIED),
+                IpAddr::from(Ipv6Addr::UNSPECIFIED),
+            ];
+            Some(if local.contains(&address.ip()) {
                 format!("http://localhost:{port}")
             } else {
                 format!("http://{address}")
@@ -96,13 +102,37 @@ impl Record {
 
 /// The state of the installation in the folder, now.
 pub fn read(layout: &Layout) -> Installation {
-    let (status, supervised) =
-        match supervisor::control::Client::new(layout.control_socket()).status() {
-            Ok(status) => (Some(status), true),
-            Err(_) => (last_record(layout), false),
-        };
+    let answer = supervisor::control::Client::new(layout.control_socket()).status();
+    let (status, supervised) = match answer {
+        Ok(status) => (Some(status), true),
+        // Another user may read the record of a supervisor that it may not ask.
+        Err(error) if is_forbidden(&error) => {
+            let status = last_record(layout);
+            let alive = status
+                .as_ref()
+                .and_then(Status::supervisor)
+                .is_some_and(is_alive);
+            (status, alive)
+        }
+        Err(_) => (last_record(layout), false),
+    };
     let record = Record::read(layout);
     assemble(status.unwrap_or_default(), supervised, record.as_ref())
+}
+
+/// Whether the supervisor is there and this user may not talk to it.
+pub(crate) fn is_forbidden(error: &ControlError) -> bool {
+    matches!(error, ControlError::NotRunning { source, .. }
+        if source.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
+/// The failure of a command that must talk to it.
+pub(crate) fn forbidden(layout: &Layout) -> Failure {
+    Failure::configuration(
+        format!("ask the supervisor in {}", layout.root().display()),
+        "this user may not",
+        "run as root or as the user who started it",
+    )
 }
 
 /// The supervisor's last record, with the state of each process corrected by what is alive now.
@@ -113,6 +143,8 @@ pub fn last_record(layout: &Layout) -> Option<Status> {
         if !is_alive(process) && !finished {
             process.state = ProcessState::Stopped;
             process.pid = None;
+            process.uptime_seconds = None;
+            process.rss_bytes = None;
         }
     }
     Some(status)

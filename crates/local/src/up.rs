@@ -96,7 +96,7 @@ pub fn run(request: &Request, shutdown: &Shutdown) -> Result<Exit, Failure> {
 }
 
 fn finish(layout: &Layout, shutdown: &Shutdown, json: bool) -> Result<(), Failure> {
-    if !json {
+    if !json && shutdown.is_requested() {
         eprintln!("stopping; Ctrl-C again ends everything at once");
     }
     down::stop(layout, &|| shutdown.is_requested_at_once())
@@ -106,8 +106,12 @@ fn finish(layout: &Layout, shutdown: &Shutdown, json: bool) -> Result<(), Failur
 /// the differences otherwise. `None` when nothing runs.
 fn running(request: &Request) -> Result<Option<Exit>, Failure> {
     let client = supervisor::control::Client::new(request.layout.control_socket());
-    let Ok(status) = client.status() else {
-        return Ok(None);
+    let status = match client.status() {
+        Ok(status) => status,
+        Err(error) if status::is_forbidden(&error) => {
+            return Err(status::forbidden(&request.layout));
+        }
+        Err(_) => return Ok(None),
     };
     if status.stopping {
         // It is about to end, say because its foreground was killed: wait, then start anew.
@@ -140,19 +144,26 @@ fn start(request: &Request) -> Result<Option<Child>, Failure> {
     let Request {
         layout, options, ..
     } = request;
+    let _lock = down::lock(layout);
+    if is_supervised(layout) {
+        return Ok(None);
+    }
     let account = account::of(options.user.as_deref())?;
     preflight(request)?;
+    let is_new = !layout.root().is_dir();
     layout
         .create(&account)
         .map_err(|error| unusable(layout, &error))?;
-    let _lock = down::lock(layout)?;
-    if supervisor::control::Client::new(layout.control_socket())
-        .status()
-        .is_ok()
-    {
-        return Ok(None);
-    }
+    // Until now the folder above was locked; who comes from now on looks at this one.
+    let _new_lock = is_new.then(|| down::lock(layout));
     down::end_leftovers(layout)?;
+    // What an earlier run said of itself must not be taken for this one's word.
+    match std::fs::remove_file(layout.state_file()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(unusable(layout, &error));
+        }
+        _ => {}
+    }
     let binary = std::env::current_exe().map_err(|error| {
         Failure::run_time(
             "find the path of this program",
@@ -194,10 +205,6 @@ fn preflight(request: &Request) -> Result<(), Failure> {
     };
     let mut checks = doctor::examine(&subject);
     if doctor::refusal(&checks).is_some() && request.layout.state_file().exists() {
-        let _lock = down::lock(&request.layout)?;
-        if is_supervised(&request.layout) {
-            return Ok(()); // Another `up` was faster; the ports are its own.
-        }
         down::end_leftovers(&request.layout)?;
         checks = doctor::examine(&subject);
     }

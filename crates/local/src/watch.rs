@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use chassis::config::format_duration;
 use chassis::{Failure, Shutdown};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use supervisor::ProcessState;
@@ -226,7 +227,7 @@ impl Watch<'_> {
             reasons => reasons.join("; "),
         };
         Failure::run_time(
-            format!("get ready within {:?}", self.timeout),
+            format!("get ready within {}", format_duration(self.timeout)),
             why,
             format!(
                 "it goes on: see `bingo status --dir {}` and the logs in {}",

@@ -7,6 +7,7 @@ use chassis::Failure;
 use storage::Storage;
 
 use crate::config::{Config, masked_yaml};
+use crate::faults::Faults;
 use crate::node_metrics::NodeMetrics;
 
 /// One per node; handlers get it as `State<Arc<App>>`.
@@ -18,6 +19,7 @@ pub(crate) struct App {
     pub(crate) config_yaml: String,
     pub(crate) storage: Storage,
     pub(crate) metrics: NodeMetrics,
+    pub(crate) faults: Arc<Faults>,
     draining: AtomicBool,
 }
 
@@ -31,12 +33,14 @@ impl App {
                 error.remedy(),
             )
         })?;
+        let faults = Arc::new(Faults::new(&config.faults));
         Ok(Arc::new(Self {
             host: config.host_name(),
             config_yaml: masked_yaml(&config)?,
             config,
             storage,
-            metrics: NodeMetrics::new(),
+            metrics: NodeMetrics::new(&faults.each()),
+            faults,
             draining: AtomicBool::new(false),
         }))
     }

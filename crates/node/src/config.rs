@@ -7,68 +7,93 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use chassis::Failure;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use storage::PostgresCluster;
 
+use crate::faults::FaultSettings;
 use crate::identity::DEFAULT_EMAIL;
 
 /// The configuration of one node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Decides the port and the log folder where nothing else names them.
+    #[schemars(extend("format" = "email"))]
     pub student_email: String,
     pub postgres_cluster: PostgresCluster,
-    /// Where the API is served; `None`: all interfaces, on the port of the e-mail.
+    /// Where the API is served; not set: all interfaces, on the port of the e-mail.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "socket-address"))]
     pub listen: Option<SocketAddr>,
-    /// Where `/metrics` and `/health` are served; `None`: nowhere.
+    /// Where `/metrics` and `/health` are served; not set: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "socket-address"))]
     pub admin_listen: Option<SocketAddr>,
-    /// The `host` of answers; `None`: the machine's host name.
+    /// The `host` of answers; not set: the machine's host name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
     pub name: Option<String>,
     /// What `/long_dummy` takes. From the deadline on it would always fail.
     #[serde(with = "chassis::config::duration")]
+    #[schemars(schema_with = "chassis::config::duration::schema", extend("x-max" = "1h"))]
     pub long_dummy_duration: Duration,
     /// How long a node that is told to end answers its probes as draining while it still accepts.
     /// Too low: gateways have not seen it and send requests to a closed port; too high: ends late.
     #[serde(with = "chassis::config::duration")]
+    #[schemars(schema_with = "chassis::config::duration::schema", extend("x-max" = "1m"))]
     pub drain_delay: Duration,
     /// How long requests in flight may take to finish after that. Too low: they are broken off;
     /// above the supervisor's stop timeout: the process is killed.
     #[serde(with = "chassis::config::duration")]
+    #[schemars(schema_with = "chassis::config::duration::schema", extend("x-max" = "1h"))]
     pub drain_deadline: Duration,
     pub limits: Limits,
+    /// The vendor's faults, to be survived on purpose; all off.
+    #[serde(skip_serializing_if = "FaultSettings::is_default")]
+    pub faults: FaultSettings,
 }
 
 /// Bounds of what clients may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Open connections; more wait in the kernel's queue. Too low: gateways wait for each other's
     /// idle connections; too high: the process runs out of descriptors.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: u32,
     /// Bytes of a request's line and header fields together; more is answered 431.
     #[serde(with = "chassis::config::size")]
+    #[schemars(schema_with = "chassis::config::size::schema", extend("x-min" = "8KiB", "x-max" = "1MiB"))]
     pub head_bytes_max: u64,
     /// How long a connection may take to send a head, and may idle between requests. Too low: idle
     /// connections die under a gateway's next request; too high: dead clients hold memory.
     #[serde(with = "chassis::config::duration")]
+    #[schemars(schema_with = "chassis::config::duration::schema", extend("x-min" = "10ms", "x-max" = "1h"))]
     pub head_timeout: Duration,
     /// Bytes of a request's body; more is answered 413.
     #[serde(with = "chassis::config::size")]
+    #[schemars(schema_with = "chassis::config::size::schema", extend("x-max" = "64MiB"))]
     pub body_bytes_max: u64,
     /// How long a request's body may take to arrive; then 408.
     #[serde(with = "chassis::config::duration")]
+    #[schemars(schema_with = "chassis::config::duration::schema", extend("x-min" = "10ms", "x-max" = "1h"))]
     pub body_timeout: Duration,
     /// How long producing an answer may take (the vendor's 20 s); then 504.
     #[serde(with = "chassis::config::duration")]
+    #[schemars(schema_with = "chassis::config::duration::schema", extend("x-min" = "10ms", "x-max" = "1h"))]
     pub deadline: Duration,
     /// How long the next 64 KiB of a list may wait for the database or for the client; then the
     /// body is broken off.
     #[serde(with = "chassis::config::duration")]
+    #[schemars(schema_with = "chassis::config::duration::schema", extend("x-min" = "10ms", "x-max" = "1h"))]
     pub stall_timeout: Duration,
+    /// Bytes a second that a client has to take of an answer, on average and after a grace of
+    /// `stall_timeout`; one that takes less is broken off. Too low: a few slow clients hold the
+    /// connections for lists; too high: honest clients on bad lines are broken off.
+    #[serde(with = "chassis::config::size")]
+    #[schemars(schema_with = "chassis::config::size::schema", extend("x-min" = "1B", "x-max" = "1GiB"))]
+    pub receive_rate_min: u64,
 }
 
 impl Default for Config {
@@ -83,6 +108,7 @@ impl Default for Config {
             drain_delay: Duration::from_millis(500),
             drain_deadline: Duration::from_secs(25),
             limits: Limits::default(),
+            faults: FaultSettings::default(),
         }
     }
 }
@@ -97,6 +123,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(10),
             deadline: Duration::from_secs(20),
             stall_timeout: Duration::from_secs(20),
+            receive_rate_min: 32 * 1024,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
@@ -15,11 +15,13 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONNECTION, HeaderName};
 use http::{HeaderMap, HeaderValue};
+use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::Problem;
+use crate::faults::Verbatim;
 use crate::observed::{Observation, Observed};
-use crate::router::TEMPLATES;
+use crate::router::ROUTES;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Milliseconds that the gateway leaves us for the answer.
@@ -38,7 +40,16 @@ pub(crate) async fn envelope(
     let limit = time_limit(request.headers(), app.config.limits.deadline);
     let mut observation = Observation::start(&app, &request, route(&request), &request_id);
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = async {
+        match app.faults.admit(&path).await {
+            Ok(()) => next.run(request).await,
+            Err(instead) => *instead,
+        }
+    };
+    let answer = storage::deadline::until(Instant::now() + patience(limit), answer);
+    let answer = AssertUnwindSafe(answer)
+        .catch_unwind()
+        .instrument(observation.span.clone());
     let mut response = match tokio::time::timeout(limit, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Problem::internal("the handler panicked").into_response(),
@@ -66,22 +77,29 @@ pub(crate) async fn envelope(
     response.map(|body| Body::new(Observed::new(body, observation)))
 }
 
+/// How long a request waits for a database that is away: so much less than it may take altogether,
+/// that 503 and its `Retry-After` reach the client before the limit.
+fn patience(limit: Duration) -> Duration {
+    limit.mul_f64(0.9)
+}
+
 /// The problem that a handler answered, or one in its place where axum refused the request.
 fn problem_of(response: &Response) -> Option<Problem> {
     let status = response.status();
     if let Some(problem) = response.extensions().get::<Problem>() {
         return Some(problem.clone());
     }
-    status.is_client_error().then(|| Problem::of_status(status))
+    let is_verbatim = response.extensions().get::<Verbatim>().is_some();
+    (status.is_client_error() && !is_verbatim).then(|| Problem::of_status(status))
 }
 
 /// The route's template; `other` for a path that no route names.
 fn route(request: &Request) -> &'static str {
     let matched = request.extensions().get::<MatchedPath>();
-    TEMPLATES
+    ROUTES
         .into_iter()
-        .find(|template| matched.is_some_and(|matched| matched.as_str() == *template))
-        .unwrap_or("other")
+        .find(|(template, _)| matched.is_some_and(|matched| matched.as_str() == *template))
+        .map_or("other", |(template, _)| template)
 }
 
 /// The client's own id where it is short and plain, else a new one.

@@ -72,13 +72,21 @@ impl Problem {
         }
     }
 
-    /// For a 4xx that axum answered before any handler of ours.
+    /// For a 4xx that axum or hyper answered before any handler of ours.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         match status {
             StatusCode::METHOD_NOT_ALLOWED => Self::new(
                 status,
                 "method-not-allowed",
                 "the header Allow names the methods of this path",
+            ),
+            StatusCode::URI_TOO_LONG => {
+                Self::new(status, "address-too-long", "send a shorter address")
+            }
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::new(
+                status,
+                "head-too-large",
+                "the request's line and header fields are too many or too large",
             ),
             status => Self::new(status, "bad-request", "the request cannot be understood"),
         }
@@ -136,12 +144,26 @@ impl From<storage::Error> for Problem {
                 "the database has not been filled yet: bingo prepare_db",
             ),
             Some(CANCELED) => Self::deadline(),
+            // A lock that was not given, a serialization failure, a deadlock.
+            _ if error.is_retryable() => Self::unavailable(
+                "database-busy",
+                "another request held what this one needs; send it again",
+            ),
             _ => Self::internal(""),
         };
         Self {
-            cause: Some(chassis::failure::chain(&error)),
+            cause: Some(cause(&error)),
             ..problem
         }
+    }
+}
+
+/// What went wrong, for the log: what was attempted and the SQLSTATE. The server's own words are left
+/// out, for they may repeat the values of a statement.
+pub(crate) fn cause(error: &storage::Error) -> String {
+    match error.code() {
+        Some(code) => format!("{error}: SQLSTATE {}", code.code()),
+        None => chassis::failure::chain(error),
     }
 }
 

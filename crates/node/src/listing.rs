@@ -9,6 +9,7 @@
 //! the whole.
 
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -16,11 +17,13 @@ use axum::body::Body;
 use axum::extract::Query;
 use axum::response::Response;
 use bytes::Bytes;
-use http::Method;
+use http::header::LINK;
+use http::{HeaderValue, Method, StatusCode};
 use http_body::Frame;
 use serde::Deserialize;
-use storage::{LIST_ROWS_MAX, List, Record};
+use storage::{LIST_ROWS_MAX, List, Page, Record};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::Problem;
@@ -34,7 +37,7 @@ const ROW_BYTES: usize = 4 * 1024;
 /// Chunks that may wait for the connection.
 const CHUNKS_AHEAD: usize = 2;
 
-/// The query of a list.
+/// The query of a list, as it was written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct ListQuery {
@@ -42,41 +45,98 @@ pub(crate) struct ListQuery {
     cursor: Option<String>,
 }
 
-impl ListQuery {
-    /// The number of rows asked for. HEAD needs the first one only, to know the status.
-    pub(crate) fn rows_max(&self, method: &Method) -> Result<u32, Problem> {
-        if self.cursor.is_some() {
-            return Err(Problem::bad_request(
-                "there are no cursors yet; use limit alone",
-            ));
-        }
-        let rows = match &self.limit {
-            None => LIST_ROWS_MAX,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|rows| (1..=LIST_ROWS_MAX).contains(rows))
-                .ok_or_else(|| {
-                    Problem::bad_request(format!("limit is an integer of 1..{LIST_ROWS_MAX}"))
-                })?,
-        };
-        Ok(if *method == Method::HEAD { 1 } else { rows })
-    }
-}
-
 /// The query of a list as axum hands it over.
 pub(crate) type Asked = Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>;
 
-/// The checked number of rows of a list's query.
-pub(crate) fn rows_max(asked: Asked, method: &Method) -> Result<u32, Problem> {
-    match asked {
-        Ok(Query(query)) => query.rows_max(method),
-        Err(rejection) => Err(Problem::bad_request(rejection.body_text())),
+/// A list that was asked for, checked. HEAD reads the first row only, to know status and `Link`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    path: &'static str,
+    limit: Option<u32>,
+    cursor: Option<String>,
+    is_head: bool,
+}
+
+impl Wanted {
+    /// `path` is the list's own, for the address of its next page.
+    pub(crate) fn check(
+        path: &'static str,
+        asked: Asked,
+        method: &Method,
+    ) -> Result<Self, Problem> {
+        let Query(query) =
+            asked.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+        let limit = query.limit.map(|text| {
+            text.parse()
+                .ok()
+                .filter(|rows| (1..=LIST_ROWS_MAX).contains(rows) && !text.starts_with('+'))
+                .ok_or_else(|| {
+                    Problem::bad_request(format!("limit is an integer of 1..{LIST_ROWS_MAX}"))
+                })
+        });
+        Ok(Self {
+            path,
+            limit: limit.transpose()?,
+            cursor: query.cursor,
+            is_head: *method == Method::HEAD,
+        })
+    }
+
+    /// The page that was asked for; `None`: the whole list, which has no next page.
+    pub(crate) fn page<P: FromStr>(&self) -> Result<Option<Page<P>>, Problem> {
+        if self.limit.is_none() && self.cursor.is_none() {
+            return Ok(None);
+        }
+        let cursor = self.cursor.as_deref().map(str::parse).transpose();
+        Ok(Some(Page {
+            from: cursor.map_err(|_| malformed_cursor())?,
+            rows: self.rows(),
+            rows_read: self.rows_read(),
+        }))
+    }
+
+    /// How many rows are read.
+    pub(crate) fn rows_read(&self) -> u32 {
+        if self.is_head { 1 } else { self.rows() }
+    }
+
+    fn rows(&self) -> u32 {
+        self.limit.unwrap_or(LIST_ROWS_MAX)
+    }
+
+    /// RFC 8288 section 3; the cursor's characters need no escape.
+    fn link(&self, place: &str) -> Option<HeaderValue> {
+        let Self { path, .. } = self;
+        let rows = self.rows();
+        let link = format!("<{path}?limit={rows}&cursor={place}>; rel=\"next\"");
+        HeaderValue::from_str(&link).ok()
     }
 }
 
+/// 400: no cursor of this list.
+fn malformed_cursor() -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "malformed-cursor",
+        "the cursor is none of this list's: take it from the header Link of the page before",
+    )
+}
+
+/// 404: a cursor whose place is gone.
+pub(crate) fn unknown_cursor() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown-cursor",
+        "the row that the cursor stands for is gone: begin again without it",
+    )
+}
+
 /// Waits for the first row, then answers 200 and streams; an empty list is `[]`.
-pub(crate) async fn stream<R>(app: &Arc<App>, mut list: List<R>) -> Result<Response, Problem>
+pub(crate) async fn stream<R>(
+    app: &Arc<App>,
+    wanted: &Wanted,
+    mut list: List<R>,
+) -> Result<Response, Problem>
 where
     R: Record,
     for<'a> R::View<'a>: WriteJson,
@@ -86,12 +146,16 @@ where
     };
     let mut chunk = vec![b'['];
     first.view()?.write_json(&mut chunk);
+    let link = first.next_place().and_then(|place| wanted.link(place));
     drop(first);
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
     // The channel is empty, so there is room.
     let _ = sender.try_send(Piece::Chunk(chunk.into()));
-    tokio::spawn(feed(app.clone(), list, sender));
+    tokio::spawn(feed(app.clone(), list, sender).in_current_span());
     let mut response = json_response(Vec::new());
+    if let Some(link) = link {
+        response.headers_mut().insert(LINK, link);
+    }
     *response.body_mut() = Body::new(Streamed {
         pieces: receiver,
         ended: false,
@@ -165,8 +229,8 @@ where
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return,
             Ok(Err(error)) => {
-                let error = chassis::failure::chain(&error);
-                tracing::warn!(%error, "a list was broken off");
+                let cause = crate::error::cause(&error);
+                tracing::warn!(cause, "a list was broken off");
                 return;
             }
             Err(_) => {
@@ -197,27 +261,52 @@ where
 
 #[cfg(test)]
 mod tests {
+    use storage::Place;
+
     use super::*;
 
-    fn rows(limit: &str, method: &Method) -> Result<u32, Problem> {
-        ListQuery {
-            limit: Some(limit.to_owned()),
-            cursor: None,
-        }
-        .rows_max(method)
+    fn wanted(limit: Option<&str>, cursor: Option<&str>) -> Result<Wanted, Problem> {
+        let query = ListQuery {
+            limit: limit.map(str::to_owned),
+            cursor: cursor.map(str::to_owned),
+        };
+        Wanted::check("/api/movie", Ok(Query(query)), &Method::GET)
     }
 
     #[test]
     fn a_limit_is_an_integer_within_its_bounds() {
-        assert_eq!(rows("1", &Method::GET), Ok(1));
-        assert_eq!(rows("100000", &Method::GET), Ok(100_000));
-        for wrong in ["0", "100001", "-1", "ten", "", "1.5"] {
-            assert!(rows(wrong, &Method::GET).is_err(), "{wrong}");
+        let rows = |limit| wanted(Some(limit), None).map(|wanted| wanted.rows_read());
+        assert_eq!(rows("1"), Ok(1));
+        assert_eq!(rows("100000"), Ok(100_000));
+        for wrong in ["0", "100001", "-1", "+1", "ten", "", "1.5"] {
+            assert!(rows(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn a_head_request_reads_one_row() {
-        assert_eq!(rows("500", &Method::HEAD), Ok(1));
+    fn a_head_request_reads_one_row_and_knows_where_the_next_page_begins() {
+        let query = ListQuery {
+            limit: Some("500".to_owned()),
+            cursor: None,
+        };
+        let head = Wanted::check("/api/movie", Ok(Query(query)), &Method::HEAD).unwrap();
+        let page = head.page::<Place>().unwrap().unwrap();
+        assert_eq!((page.rows, page.rows_read), (500, 1));
+        assert_eq!(
+            head.link("7").unwrap(),
+            "</api/movie?limit=500&cursor=7>; rel=\"next\""
+        );
+    }
+
+    #[test]
+    fn without_limit_and_cursor_the_whole_list_is_meant() {
+        assert_eq!(wanted(None, None).unwrap().page::<Place>(), Ok(None));
+        let from_cursor = wanted(None, Some("7")).unwrap().page::<Place>().unwrap();
+        assert_eq!(from_cursor.unwrap().rows, LIST_ROWS_MAX);
+        let unknown = wanted(None, Some("x"))
+            .unwrap()
+            .page::<Place>()
+            .unwrap_err();
+        assert_eq!(unknown.slug, "malformed-cursor");
     }
 }

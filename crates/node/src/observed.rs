@@ -2,8 +2,10 @@
 //! body ends or is dropped, whichever comes first. A list that a client leaves half-way is so told
 //! apart from one that it read.
 //!
-//! The log line names the route's template, never the path or the query: ids and cursors are the
-//! client's own. Failures and anything slower than a second are logged at info, all else at debug.
+//! The log line has the fields of its span (request id, route, and the trace id where the client sent
+//! one), status, duration in seconds and, after a failure, its cause. The route is the template, never
+//! the path or the query: ids and cursors are the client's own. Failures and anything slower than a
+//! second are logged at info, all else at debug.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,8 +16,9 @@ use axum::body::Body;
 use axum::extract::Request;
 use bytes::Bytes;
 use chassis::metrics::{RequestLabels, method_label};
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body::{Frame, SizeHint};
+use tracing::Span;
 
 use crate::app::App;
 use crate::error::Problem;
@@ -29,7 +32,8 @@ const CLIENT_LEFT: u16 = 499;
 pub(crate) struct Observation {
     app: Arc<App>,
     labels: RequestLabels,
-    request_id: HeaderValue,
+    /// Everything that the request does is logged inside it.
+    pub(crate) span: Span,
     start: Instant,
     cause: Option<String>,
     /// The whole answer was handed to the connection.
@@ -63,7 +67,12 @@ impl Observation {
                 http_response_status_code: CLIENT_LEFT,
                 network_protocol_version: version_label(request.version()),
             },
-            request_id: request_id.clone(),
+            span: tracing::info_span!(
+                "request",
+                request_id = request_id.to_str().unwrap_or_default(),
+                route,
+                trace_id = trace_id(request.headers()),
+            ),
             start: Instant::now(),
             cause: None,
             complete: false,
@@ -92,24 +101,21 @@ impl Drop for Observation {
         }
         let status = self.labels.http_response_status_code;
         let failed = status >= 500 || !self.complete;
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    request_id = self.request_id.to_str().unwrap_or_default(),
-                    route = self.labels.http_route,
-                    method = self.labels.http_request_method,
-                    status,
-                    duration_ms = elapsed.as_secs_f64() * 1000.0,
-                    complete = self.complete,
-                    cause = self.cause,
-                    "request"
-                )
-            };
-        }
-        if elapsed > SLOW || (failed && !self.is_probe) {
-            line!(info);
+        let method = self.labels.http_request_method;
+        let is_slow = elapsed > SLOW;
+        let what = match (status, self.complete) {
+            (CLIENT_LEFT, _) => "was given up by its client",
+            (500.., _) => "failed",
+            (_, false) => "was broken off",
+            _ if is_slow => "was slow",
+            _ => "was answered",
+        };
+        let (duration, cause) = (elapsed.as_secs_f64(), self.cause.as_deref());
+        let _inside = self.span.enter();
+        if is_slow || (failed && !self.is_probe) {
+            tracing::info!(status, duration, cause, "{method} request {what}");
         } else {
-            line!(debug);
+            tracing::debug!(status, duration, cause, "{method} request {what}");
         }
     }
 }
@@ -150,9 +156,41 @@ impl http_body::Body for Observed {
     }
 }
 
+/// The trace of W3C Trace Context, level 1, section 3.2 `traceparent`: version, trace, parent, flags.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let (_version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_id = trace.len() == 32 && is_hex(trace) && parent.len() == 16 && is_hex(parent);
+    is_id.then_some(trace)
+}
+
 fn version_label(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "1.0",
         _ => "1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_taken_from_a_well_formed_header_alone() {
+        let of = |text: &str| {
+            let value = HeaderValue::from_str(text).unwrap();
+            let headers =
+                HeaderMap::from_iter([(http::HeaderName::from_static("traceparent"), value)]);
+            trace_id(&headers).map(str::to_owned)
+        };
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(
+            of(&format!("00-{trace}-00f067aa0ba902b7-01")).as_deref(),
+            Some(trace)
+        );
+        for wrong in ["", "00-x-y-01", trace, &format!("00-{trace}-x-01")] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
     }
 }

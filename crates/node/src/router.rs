@@ -10,23 +10,27 @@ use axum::routing::{get, post};
 use crate::app::App;
 use crate::envelope::envelope;
 use crate::error::Problem;
+use crate::openapi;
 use crate::routes::{customer, dummy, movie, operation, page, probe, session};
 
-/// The routes of contract.md section 3; metrics are labelled with these templates.
-pub(crate) const TEMPLATES: [&str; 13] = [
-    "/",
-    "/ping",
-    "/ready",
-    "/config",
-    "/operation",
-    "/db_dummy",
-    "/long_dummy",
-    "/api/movie",
-    "/api/customer",
-    "/api/session",
-    "/api/movie/{id}",
-    "/api/customer/{id}",
-    "/api/session/{id}",
+/// The routes of contract.md section 3 and their methods, HEAD aside; metrics and logs are labelled
+/// with these templates, and `openapi` describes them.
+pub(crate) const ROUTES: [(&str, &[&str]); 15] = [
+    ("/", &["GET"]),
+    ("/ping", &["GET"]),
+    ("/ready", &["GET"]),
+    ("/config", &["GET"]),
+    ("/operation", &["POST"]),
+    ("/db_dummy", &["GET"]),
+    ("/long_dummy", &["GET"]),
+    ("/api/movie", &["GET"]),
+    ("/api/customer", &["GET"]),
+    ("/api/session", &["GET", "POST"]),
+    ("/api/movie/{id}", &["GET"]),
+    ("/api/customer/{id}", &["GET"]),
+    ("/api/session/{id}", &["GET", "DELETE"]),
+    ("/openapi.json", &["GET"]),
+    ("/docs", &["GET"]),
 ];
 
 /// What clients reach.
@@ -48,6 +52,8 @@ pub(crate) fn api(app: Arc<App>) -> Router {
             "/api/session/{id}",
             get(session::one).delete(session::delete),
         )
+        .route("/openapi.json", get(openapi::json))
+        .route("/docs", get(openapi::page))
         .fallback(async || Problem::not_found("there is no such path"))
         .layer(from_fn_with_state(app.clone(), envelope))
         .with_state(app)

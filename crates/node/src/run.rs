@@ -41,6 +41,7 @@ pub async fn run(config: Config, sockets: Sockets, shutdown: Shutdown) -> Result
         }
     };
     let life = async {
+        app.faults.start();
         chassis::notify::ready();
         server.accept_until(shutdown.requested()).await;
 
@@ -58,10 +59,12 @@ pub async fn run(config: Config, sockets: Sockets, shutdown: Shutdown) -> Result
             );
         }
     };
+    let watchdog = tokio::spawn(chassis::notify::watchdog());
     // The admin listener answers to the last moment; dropping it ends it.
     tokio::select! {
         () = life => {}
         () = admin => {}
     }
+    watchdog.abort();
     Ok(())
 }

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::app::App;
+use crate::refusal::ClientStream;
 
 /// Pause after a failed accept (no descriptors left): they are freed by connections that end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -96,6 +97,7 @@ impl Server {
             .header_read_timeout(limits.head_timeout)
             .max_header_size(usize::try_from(limits.head_bytes_max).unwrap_or(usize::MAX));
         let service = TowerToHyperService::new(self.router.clone());
+        let stream = ClientStream::new(self.app.clone(), stream);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         self.connections
             .spawn(converse(connection, self.closing.clone()));
@@ -105,7 +107,7 @@ impl Server {
     }
 }
 
-type Connection = http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>>;
+type Connection = http1::Connection<TokioIo<ClientStream>, TowerToHyperService<Router>>;
 
 async fn converse(connection: Connection, closing: Shutdown) {
     let mut connection = std::pin::pin!(connection);

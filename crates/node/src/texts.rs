@@ -36,10 +36,11 @@ code:         yoohoo_server_launched
 --------------------------------------------------
 ";
 
-/// What `run_server` prints to stdout once its listener accepts: the text about the fast start,
-/// then the one about the start. The line with address and process id is the command's own.
-pub fn startup_text() -> String {
-    format!("{FAST_START}{STARTED}")
+/// What `run_server` prints to stdout once its listener accepts: after a fast start the text about
+/// it, then the one about the start. The line with address and process id is the command's own.
+pub fn startup_text(fast: bool) -> String {
+    let reward = if fast { FAST_START } else { "" };
+    format!("{reward}{STARTED}")
 }
 
 #[cfg(test)]
@@ -54,11 +55,12 @@ mod tests {
 
     #[test]
     fn the_start_up_text_tells_of_the_fast_start_first() {
-        let text = startup_text();
+        let text = startup_text(true);
         assert!(text.starts_with("Congratulations.\nYou were able to figure out why\n"));
         assert!(text.find("google_dns_is_not_http") < text.find("yoohoo_server_launched"));
         assert_eq!(text.matches(&"-".repeat(50)).count(), 4);
         assert_eq!(text.matches("code:         ").count(), 2);
         assert!(text.ends_with("-\n"));
+        assert_eq!(startup_text(false), STARTED);
     }
 }

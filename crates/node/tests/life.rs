@@ -21,6 +21,10 @@ fn nowhere() -> Config {
             ..PostgresCluster::default()
         },
         drain_delay: Duration::ZERO,
+        limits: Limits {
+            deadline: Duration::from_millis(300),
+            ..Limits::default()
+        },
         ..Config::default()
     }
 }

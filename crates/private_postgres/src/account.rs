@@ -26,6 +26,14 @@ impl Account {
         }
     }
 
+    /// The name of a user id, or the number where the user database has none.
+    pub fn name_of(uid: u32) -> String {
+        match User::from_uid(Uid::from_raw(uid)) {
+            Ok(Some(user)) => user.name,
+            _ => uid.to_string(),
+        }
+    }
+
     /// The account of this process. Without an entry in the user database the name is the number.
     pub fn current() -> Self {
         let uid = Uid::effective();

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::program::{command, run};
-use crate::roles::role_statements;
+use crate::roles::{password_statements, role_statements};
 use crate::{Account, Binaries, Error, Role, postmaster};
 
 /// Present in every data folder that we finished.
@@ -20,11 +20,14 @@ const SETTINGS_FILE: &str = "bingo.conf";
 /// Of a Unix socket's address (unix(7)), its final zero left out.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Everyone proves a password, on the socket too; nobody comes from outside this machine.
+/// Everyone proves a password, on the socket too; nobody comes from outside this machine. Replication
+/// takes a role that may replicate, which the service's may not.
 const ACCESS: &str = "# Written once by bingo.
 local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
 host all all ::1/128 scram-sha-256
+host replication all 127.0.0.1/32 scram-sha-256
+host replication all ::1/128 scram-sha-256
 ";
 
 /// Where a server of our own lives and who runs it.
@@ -228,7 +231,7 @@ impl Cluster {
     }
 
     /// Writes a file whole or not at all. The file is new, so a link planted there is not followed.
-    fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
+    pub(crate) fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
         let fault = |error| Error::file("write", path)(error);
         let new = path.with_extension(format!("new-{}", std::process::id()));
         let _ = fs::remove_file(&new);
@@ -298,6 +301,18 @@ impl Cluster {
             sql += "UPDATE pg_database SET datistemplate = false WHERE datname = 'template0'\n\
                 DROP DATABASE template0\nDROP DATABASE postgres\n";
         }
+        self.run_single("template1", &sql)
+    }
+
+    /// Gives the superuser and the service's role these passwords, where the files that held the old
+    /// ones were lost. The server must not run.
+    pub fn set_passwords(&self, superuser_password: &str, service: &Role) -> Result<(), Error> {
+        let sql = password_statements(superuser_password, service)?;
+        self.run_single("template1", &sql)
+    }
+
+    /// Statements from stdin in single-user mode: no password in an argument list, no listener.
+    fn run_single(&self, database: &str, sql: &str) -> Result<(), Error> {
         let mut program = command(
             &self.binaries.program("postgres"),
             &self.account,
@@ -312,8 +327,8 @@ impl Cluster {
         ] {
             program.args(["-c", setting]);
         }
-        program.arg("template1");
-        run(program, &self.account, &sql)
+        program.arg(database);
+        run(program, &self.account, sql)
     }
 
     fn include_settings(&self) -> Result<(), Error> {

@@ -12,6 +12,7 @@ mod postmaster;
 mod program;
 mod roles;
 mod settings;
+mod test_replica;
 mod test_server;
 
 pub use account::Account;
@@ -20,5 +21,5 @@ pub use cluster::{Cluster, Initialised};
 pub use error::Error;
 pub use roles::Role;
 pub use rustix::process::Signal;
-pub use settings::{Machine, settings};
+pub use settings::{Machine, settings, with_replicas};
 pub use test_server::TestServer;

@@ -36,6 +36,19 @@ pub(crate) fn role_statements(
     Ok(lines.join("\n") + "\n")
 }
 
+/// New passwords for roles that are there.
+pub(crate) fn password_statements(
+    superuser_password: &str,
+    service: &Role,
+) -> Result<String, Error> {
+    let superuser = literal(superuser_password)?;
+    let role = identifier(&service.name)?;
+    let password = literal(&service.password)?;
+    Ok(format!(
+        "ALTER ROLE postgres PASSWORD {superuser}\nALTER ROLE {role} PASSWORD {password}\n"
+    ))
+}
+
 fn identifier(name: &str) -> Result<String, Error> {
     Ok(format!("\"{}\"", one_line(name)?.replace('"', "\"\"")))
 }

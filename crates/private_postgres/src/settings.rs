@@ -30,6 +30,29 @@ pub fn settings(machine: &Machine, connections: u32) -> Vec<(String, String)> {
         .collect()
 }
 
+/// The same for a server that may have so many replicas: it logs what they need, and keeps it for one
+/// that is away for a while. Filling is then slower, since nothing is synced in the place of logging.
+pub fn with_replicas(settings: Vec<(String, String)>, replicas: u32) -> Vec<(String, String)> {
+    let own = [
+        ("wal_level", "replica".to_owned()),
+        // Each one, a new one being copied, and a connection that died and is not yet missed.
+        ("max_wal_senders", (2 * replicas + 2).to_string()),
+        ("max_replication_slots", (2 * replicas + 2).to_string()),
+        ("wal_keep_size", bytes(512 * MIB)),
+        ("wal_sender_timeout", "10s".to_owned()),
+        ("wal_receiver_timeout", "10s".to_owned()),
+        ("hot_standby", "on".to_owned()),
+        // A replica reports what its queries still read, so that replay breaks none of them off.
+        ("hot_standby_feedback", "on".to_owned()),
+    ];
+    let others = settings
+        .into_iter()
+        .filter(|(name, _)| own.iter().all(|(ours, _)| ours != name));
+    let others: Vec<_> = others.collect();
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    others.into_iter().chain(own).collect()
+}
+
 type Settings = Vec<(&'static str, String)>;
 
 fn memory(machine: &Machine, connections: u32) -> Settings {
@@ -154,6 +177,24 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), all.len());
+    }
+
+    #[test]
+    fn a_server_with_replicas_logs_what_they_need_and_names_nothing_twice() {
+        let machine = Machine {
+            memory_bytes: GIB,
+            cores: 2,
+        };
+        let all = with_replicas(settings(&machine, 10), 2);
+        let value = |name: &str| {
+            let mut found = all.iter().filter(|(n, _)| n == name);
+            let value = found.next().map(|(_, value)| value.clone());
+            assert!(found.next().is_none(), "{name} stands twice");
+            value.unwrap()
+        };
+        assert_eq!(value("wal_level"), "replica");
+        assert_eq!(value("max_wal_senders"), "6");
+        assert_eq!(value("fsync"), "on");
     }
 
     #[test]

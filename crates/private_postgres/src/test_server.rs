@@ -20,10 +20,10 @@ use crate::{Account, Binaries, Cluster, Error, Role, program};
 
 const USER: &str = "bingo";
 const PASSWORD: &str = "bingo-test";
-const SUPERUSER_PASSWORD: &str = "postgres-test";
+pub(crate) const SUPERUSER_PASSWORD: &str = "postgres-test";
 
 /// Count up when the template is made in another way.
-const TEMPLATE_RECIPE: u32 = 2;
+const TEMPLATE_RECIPE: u32 = 3;
 
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -33,8 +33,10 @@ const PORT_TRIES: u32 = 5;
 
 /// Ended, and its folder removed, when dropped.
 pub struct TestServer {
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
     folder: tempfile::TempDir,
+    /// Beside those of every test.
+    settings: Vec<(String, String)>,
     server: Option<Child>,
     watcher: Child,
 }
@@ -43,26 +45,35 @@ impl TestServer {
     /// A running server with the role `bingo` and its empty database `bingo`, below `BINGO_TEST_DIR`
     /// (default: the system's temporary folder).
     pub fn start() -> Result<Self, Error> {
+        Self::start_on(|base, cluster| {
+            let template = template(base, &cluster.binaries, &cluster.account)?;
+            copy(&template, &cluster.data, &cluster.account)
+        })
+    }
+
+    /// A running server on the data folder that `make` makes.
+    pub(crate) fn start_on(
+        make: impl FnOnce(&Path, &Cluster) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let base =
             std::env::var_os("BINGO_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         fs::create_dir_all(&base).map_err(Error::file("create", &base))?;
-        let binaries = Binaries::find(None)?;
         let account = Account::unprivileged_default()?;
-        let template = template(&base, &binaries, &account)?;
         let folder = private_folder(&base, &account)?;
         let path = folder.path().to_owned();
-        copy(&template, &path.join("data"), &account)?;
         let cluster = Cluster {
-            binaries,
+            binaries: Binaries::find(None)?,
             data: path.join("data"),
             sockets: path.clone(),
             port: 0,
             account,
         };
+        make(&base, &cluster)?;
         let watcher = watch(&cluster, &path)?;
         let mut server = Self {
             cluster,
             folder,
+            settings: Vec::new(),
             server: None,
             watcher,
         };
@@ -108,6 +119,18 @@ impl TestServer {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// A setting that holds from the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.into(), value.into()));
+    }
+
+    /// Writes a file of the data folder, which the server alone may read.
+    pub fn write(&self, name: &str, text: &str) -> Result<PathBuf, Error> {
+        let path = self.cluster.data.join(name);
+        self.cluster.write(&path, text)?;
+        Ok(path)
+    }
+
     /// Sends a signal to the server's first process: `Signal::STOP` freezes it (not its backends).
     pub fn kill(&self, signal: Signal) {
         let pid = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed()));
@@ -148,7 +171,9 @@ impl TestServer {
     }
 
     fn launch(&mut self) -> Result<(), Error> {
-        self.cluster.configure(&test_settings())?;
+        let mut settings = test_settings();
+        settings.extend(self.settings.iter().cloned());
+        self.cluster.configure(&settings)?;
         let log_path = self.folder.path().join("log");
         let fault = |error| Error::file("open", &log_path)(error);
         let log = fs::OpenOptions::new()
@@ -198,7 +223,7 @@ impl TestServer {
     /// Sends the signal, then waits, then kills.
     fn end(&mut self, signal: Signal) {
         self.kill(signal);
-        self.kill(Signal::CONT); // a frozen one could not obey
+        self.thaw(); // a frozen one could not obey
         let Some(mut child) = self.server.take() else {
             return;
         };

@@ -1,5 +1,5 @@
 //! `postgres_cluster` of the configuration file (contract.md section 2), and where its password comes
-//! from. The same type is read from a `postgresql://` URL, which `bingo up --postgres-url` takes.
+//! from. `url` reads the same type from a `postgresql://` URL, which `bingo up --postgres-url` takes.
 //!
 //! The password is never printed by `Debug`; `Serialize` writes it as it is, because
 //! `print_default_config` must show the vendor's default: print `masked()` anywhere else.
@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -15,15 +16,20 @@ use crate::Error;
 /// The environment variable that goes before every other source of the password.
 pub const PASSWORD_VARIABLE: &str = "BINGO_POSTGRES_PASSWORD";
 
-const DEFAULT_PORT: u16 = 5432;
+pub(crate) const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_MAX_REPLICA_LAG: Duration = Duration::from_secs(1);
 
 /// One writable primary and any number of replicas, whichever host is which.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresCluster {
+    /// One writable primary and any number of replicas; which is which is asked of each.
+    #[schemars(length(min = 1))]
     pub hosts: Vec<Host>,
+    /// The role to log in as.
+    #[schemars(length(min = 1, max = 63))]
     pub user: String,
+    /// Better kept out of this file: see `password_file`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
     /// A file whose first line is the password. Goes before `password`.
@@ -33,8 +39,27 @@ pub struct PostgresCluster {
     /// `password_file` and before `password`. Unlike libpq we do not refuse one that others may read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passfile: Option<PathBuf>,
+    /// The database.
+    #[schemars(length(min = 1, max = 63))]
     pub db_name: String,
+    /// libpq's words (PostgreSQL, libpq "SSL Support"). Only `verify-full` knows whom it talks to.
     pub ssl_mode: SslMode,
+    /// PEM files for the modes that encrypt: the certificates that we trust, and our own with its key.
+    /// Those that are not named are looked for in `~/.postgresql`: `root.crt`, `postgresql.crt`,
+    /// `postgresql.key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssl_root_cert: Option<PathBuf>,
+    /// Our certificate, where the server asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssl_cert: Option<PathBuf>,
+    /// The key of our certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssl_key: Option<PathBuf>,
+    /// Whether connections prepare their statements. Not set: unless a pooler is found to stand
+    /// between (`pooler`). `true` behind one that cannot follow them: wrong answers; `false`: each
+    /// query is planned anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepared_statements: Option<bool>,
     /// Reads go to the nearest server within `max_replica_lag` instead of the primary.
     pub use_closest_node: bool,
     /// Too low: replicas are hardly used. Too high: lists show old rows.
@@ -42,20 +67,25 @@ pub struct PostgresCluster {
         with = "chassis::config::duration",
         skip_serializing_if = "is_default_lag"
     )]
+    #[schemars(schema_with = "chassis::config::duration::schema", extend("x-max" = "1h"))]
     pub max_replica_lag: Duration,
 }
 
 /// One server. An address that starts with `/` is the folder of a Unix socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
+    /// A name, an address, or the folder of a Unix socket.
+    #[schemars(extend("format" = "host"))]
     pub address: String,
+    /// Of a Unix socket: the number at the end of its name.
     #[serde(default = "default_port")]
+    #[schemars(range(min = 1))]
     pub port: u16,
 }
 
 /// libpq's six words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SslMode {
     #[default]
@@ -68,8 +98,9 @@ pub enum SslMode {
 }
 
 /// A text that `Debug` does not show.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(transparent)]
+#[schemars(inline, extend("writeOnly" = true))]
 pub struct Secret(String);
 
 impl Default for PostgresCluster {
@@ -82,6 +113,10 @@ impl Default for PostgresCluster {
             passfile: None,
             db_name: "postgres".into(),
             ssl_mode: SslMode::Disable,
+            ssl_root_cert: None,
+            ssl_cert: None,
+            ssl_key: None,
+            prepared_statements: None,
             use_closest_node: false,
             max_replica_lag: DEFAULT_MAX_REPLICA_LAG,
         }
@@ -89,36 +124,6 @@ impl Default for PostgresCluster {
 }
 
 impl PostgresCluster {
-    /// Reads `postgresql://user[:password]@host:port[,host:port]/db?passfile=…&sslmode=…` (PostgreSQL,
-    /// libpq "Connection URIs"). Other parameters are refused by name.
-    pub fn from_url(url: &str) -> Result<Self, Error> {
-        let (plain, ours) = take_our_parameters(url)?;
-        let parsed: tokio_postgres::Config =
-            plain.parse().map_err(|error: tokio_postgres::Error| {
-                invalid_url(&chassis::failure::chain(&error))
-            })?;
-        let user = parsed
-            .get_user()
-            .ok_or_else(|| invalid_url("it names no user"))?;
-        let password = parsed
-            .get_password()
-            .map(|bytes| Secret::new(String::from_utf8_lossy(bytes)));
-        let cluster = Self {
-            hosts: hosts_of(&parsed),
-            user: user.into(),
-            db_name: parsed.get_dbname().unwrap_or(user).into(),
-            // As in libpq, a password in the URL goes before the file.
-            passfile: ours.passfile.filter(|_| password.is_none()),
-            password,
-            ssl_mode: ours.ssl_mode,
-            ..Self::default()
-        };
-        match cluster.hosts.is_empty() {
-            true => Err(invalid_url("it names no host")),
-            false => Ok(cluster),
-        }
-    }
-
     /// The password for one host: `BINGO_POSTGRES_PASSWORD`, `password_file`, `passfile`, `password`,
     /// `~/.pgpass`, in that order; `None` where none of them has one (trust or peer authentication).
     pub fn password(&self, host: &Host) -> Result<Option<String>, Error> {
@@ -257,88 +262,6 @@ fn passfile_fields(line: &str) -> Vec<String> {
     fields
 }
 
-#[derive(Default)]
-struct OurParameters {
-    passfile: Option<PathBuf>,
-    ssl_mode: SslMode,
-}
-
-/// The driver knows neither `passfile` nor all six words of `sslmode`: both are taken out first.
-fn take_our_parameters(url: &str) -> Result<(String, OurParameters), Error> {
-    if !(url.starts_with("postgresql://") || url.starts_with("postgres://")) {
-        return Err(invalid_url("it does not start with postgresql://"));
-    }
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut ours = OurParameters::default();
-    let mut rest = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=') {
-            Some(("passfile", path)) => ours.passfile = Some(percent_decoded(path)?.into()),
-            Some(("sslmode", word)) => ours.ssl_mode = ssl_mode(word)?,
-            _ => rest.push(pair),
-        }
-    }
-    let separator = if rest.is_empty() { "" } else { "?" };
-    Ok((format!("{base}{separator}{}", rest.join("&")), ours))
-}
-
-fn ssl_mode(word: &str) -> Result<SslMode, Error> {
-    Ok(match word {
-        "disable" => SslMode::Disable,
-        "allow" => SslMode::Allow,
-        "prefer" => SslMode::Prefer,
-        "require" => SslMode::Require,
-        "verify-ca" => SslMode::VerifyCa,
-        "verify-full" => SslMode::VerifyFull,
-        _ => {
-            return Err(Error::configuration(
-                "sslmode",
-                format!("`{word}` is not known"),
-                "one of disable allow prefer require verify-ca verify-full",
-            ));
-        }
-    })
-}
-
-fn percent_decoded(text: &str) -> Result<String, Error> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
-        let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
-            return Err(invalid_url("a % is not followed by two hexadecimal digits"));
-        };
-        bytes.push((high * 16 + low) as u8);
-    }
-    String::from_utf8(bytes).map_err(|_| invalid_url("a parameter is not UTF-8"))
-}
-
-fn hosts_of(parsed: &tokio_postgres::Config) -> Vec<Host> {
-    let ports = parsed.get_ports();
-    let address = |host: &tokio_postgres::config::Host| match host {
-        tokio_postgres::config::Host::Tcp(name) => name.clone(),
-        tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
-    };
-    let port = |i: usize| ports.get(i).or(ports.first()).copied();
-    let hosts = parsed.get_hosts().iter().enumerate();
-    hosts
-        .map(|(i, host)| Host::new(address(host), port(i).unwrap_or(DEFAULT_PORT)))
-        .collect()
-}
-
-/// The URL itself is left out: it may hold a password.
-fn invalid_url(why: &str) -> Error {
-    Error::configuration(
-        "postgres URL",
-        why,
-        "write postgresql://USER[:PASSWORD]@HOST:PORT/DATABASE[?passfile=FILE&sslmode=MODE]",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,44 +282,6 @@ mod tests {
             .collect();
         assert_eq!(keys.len(), 6, "{yaml}");
         assert_eq!(keys.last(), Some(&"use_closest_node: false"), "{yaml}");
-    }
-
-    #[test]
-    fn a_url_gives_hosts_user_database_and_files() {
-        let url =
-            "postgresql://bingo@127.0.0.1:5433/films?passfile=%2Frun/pg%20pass&sslmode=prefer";
-        let cluster = PostgresCluster::from_url(url).unwrap();
-        assert_eq!(cluster.hosts, [Host::new("127.0.0.1", 5433)]);
-        assert_eq!(
-            (cluster.user.as_str(), cluster.db_name.as_str()),
-            ("bingo", "films")
-        );
-        assert_eq!(cluster.passfile, Some(PathBuf::from("/run/pg pass")));
-        assert_eq!(cluster.ssl_mode, SslMode::Prefer);
-        assert_eq!(cluster.password, None);
-        let two = PostgresCluster::from_url("postgres://u:s%40crt@a:1,b:2/d").unwrap();
-        assert_eq!(two.hosts, [Host::new("a", 1), Host::new("b", 2)]);
-        assert_eq!(two.password.unwrap().reveal(), "s@crt");
-        let socket = PostgresCluster::from_url("postgresql://u@%2Frun%2Fpg:7/d").unwrap();
-        assert_eq!(socket.hosts, [Host::new("/run/pg", 7)]);
-    }
-
-    #[test]
-    fn a_wrong_url_is_refused_without_showing_the_password() {
-        for url in [
-            "mysql://u:hidden@h/d",
-            "postgresql://u:hidden@h:x/d",
-            "postgresql:///d",
-        ] {
-            let error = PostgresCluster::from_url(url).unwrap_err();
-            let text = chassis::failure::chain(&error);
-            assert!(!text.contains("hidden"), "{text}");
-            assert!(
-                error.remedy().contains("postgresql://"),
-                "{}",
-                error.remedy()
-            );
-        }
     }
 
     #[test]

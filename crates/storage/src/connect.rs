@@ -1,85 +1,203 @@
-//! One connection to a writable server of the cluster, for the commands that prepare the database.
-//! Pools and the choice between servers are elsewhere; both take `host_config` from here.
-//!
-//! TLS is not here yet: `require` and the two `verify` words are refused by name instead of being
-//! silently weakened; `allow` and `prefer` go without it, as libpq would where the server has none.
+//! One connection to one server: what the driver needs to reach it, which of the TLS modes are tried
+//! in which order, and how its queries are cancelled. `primary` finds the writable server of a
+//! cluster for the commands that prepare the database; the service's own choice is in `choice`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::{Client, Config, NoTls};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio_postgres::config::SslMode as DriverMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{CancelToken, Client, Config, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Host, PostgresCluster, SslMode};
 use crate::error::{Attempt, Error};
+use crate::tls;
 
 /// How long one host may take from the first packet to its first answered query.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long one of the addresses of a host name may take; a second one then still has its chance.
+const ADDRESS_LIMIT: Duration = Duration::from_millis(900);
+/// How long a request to cancel a query may take.
+const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 /// After this long without an acknowledgement the kernel gives a connection up.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 
-/// Connects to the first host, in the order of the configuration, that answers and is not in recovery.
-/// The connection's own task ends when the client is dropped.
-pub async fn connect(cluster: &PostgresCluster, application_name: &str) -> Result<Client, Error> {
-    let mut attempts = Vec::new();
-    for host in &cluster.hosts {
-        let mut config = host_config(cluster, host)?;
-        config.application_name(application_name);
-        let answer = match tokio::time::timeout(CONNECT_LIMIT, writable(&config)).await {
-            Ok(Ok(Some(client))) => return Ok(client),
-            Ok(Ok(None)) => "is in recovery, so it takes no writes".to_owned(),
-            Ok(Err(error)) => chassis::failure::chain(&error),
-            Err(_) => format!(
-                "no answer within {}",
-                chassis::config::format_duration(CONNECT_LIMIT)
-            ),
-        };
-        attempts.push(Attempt {
-            host: host.to_string(),
-            answer,
+/// Knows how to connect to one host of a cluster.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    cluster: Arc<PostgresCluster>,
+    host: Host,
+    tls: MakeRustlsConnect,
+}
+
+/// A connection. Its own task ends when the client is dropped.
+pub(crate) struct Dialled {
+    pub(crate) client: Client,
+    pub(crate) canceller: Canceller,
+}
+
+/// Ends what a connection is doing, by way of another connection.
+#[derive(Clone)]
+pub(crate) struct Canceller {
+    token: CancelToken,
+    tls: MakeRustlsConnect,
+}
+
+impl Dialer {
+    /// One for each host, in the order of the configuration. Errors: no host, a file that TLS needs
+    /// or that holds the password cannot be read.
+    pub(crate) fn all(cluster: &PostgresCluster) -> Result<Vec<Self>, Error> {
+        if cluster.hosts.is_empty() {
+            return Err(Error::configuration(
+                "postgres_cluster.hosts",
+                "it is empty",
+                "name at least one host",
+            ));
+        }
+        let tls = tls::connector(cluster)?;
+        let cluster = Arc::new(cluster.clone());
+        let dialers = cluster.hosts.iter().map(|host| {
+            cluster.password(host)?;
+            Ok(Self {
+                cluster: cluster.clone(),
+                host: host.clone(),
+                tls: tls.clone(),
+            })
         });
+        dialers.collect()
     }
-    match attempts.is_empty() {
-        true => Err(Error::configuration(
-            "postgres_cluster.hosts",
-            "it is empty",
-            "name at least one host",
-        )),
-        false => Err(Error::Unreachable { attempts }),
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(crate) fn cluster(&self) -> &PostgresCluster {
+        &self.cluster
+    }
+
+    /// Connects within `CONNECT_LIMIT`. The password is read each time, so that a new one in its file
+    /// needs no restart.
+    pub(crate) async fn dial(&self, application_name: &str) -> Result<Dialled, Error> {
+        let attempted = format!("connect to {}", self.host);
+        // Seldom run and large: not part of every future that may come to it.
+        let dial = Box::pin(self.dial_in_order(application_name));
+        within(CONNECT_LIMIT, &attempted, dial).await?
+    }
+
+    /// The outer error is the driver's, for `within`.
+    async fn dial_in_order(
+        &self,
+        application_name: &str,
+    ) -> Result<Result<Dialled, Error>, tokio_postgres::Error> {
+        let (first, second) = modes(self.cluster.ssl_mode, &self.host);
+        let password = match self.cluster.password(&self.host) {
+            Ok(password) => password,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut config = self.config(application_name);
+        if let Some(password) = password {
+            config.password(password);
+        }
+        match (self.dial_once(config.ssl_mode(first)).await, second) {
+            (Err(error), Some(second)) if may_be_for_encryption(&error) => {
+                self.dial_once(config.ssl_mode(second)).await.map(Ok)
+            }
+            (result, _) => result.map(Ok),
+        }
+    }
+
+    async fn dial_once(&self, config: &Config) -> Result<Dialled, tokio_postgres::Error> {
+        let (client, connection) = config.connect(self.tls.clone()).await?;
+        tokio::spawn(async move {
+            // Its error reaches every user of the client as well; said once, there.
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %chassis::failure::chain(&error), "connection ended");
+            }
+        });
+        let canceller = Canceller {
+            token: client.cancel_token(),
+            tls: self.tls.clone(),
+        };
+        Ok(Dialled { client, canceller })
+    }
+
+    /// Everything but the password and the mode.
+    fn config(&self, application_name: &str) -> Config {
+        let mut config = Config::new();
+        if self.host.address.starts_with('/') {
+            config.host_path(&self.host.address);
+        } else {
+            config.host(&self.host.address);
+        }
+        config
+            .port(self.host.port)
+            .user(&self.cluster.user)
+            .dbname(&self.cluster.db_name)
+            .application_name(application_name)
+            .connect_timeout(ADDRESS_LIMIT)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .tcp_user_timeout(SILENCE_LIMIT);
+        config
     }
 }
 
-/// What the driver needs to reach one host, the password included. Errors: a password file that
-/// cannot be read, a TLS mode that we do not have.
-pub fn host_config(cluster: &PostgresCluster, host: &Host) -> Result<Config, Error> {
-    if matches!(
-        cluster.ssl_mode,
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull
-    ) {
-        return Err(Error::configuration(
-            "postgres_cluster.ssl_mode",
-            "connections with TLS are not supported yet",
-            "write disable, allow or prefer",
-        ));
+impl Canceller {
+    /// Whatever comes of it: at worst the statement runs to its end or to its own limit.
+    pub(crate) async fn cancel(self) {
+        let cancel = self.token.cancel_query(self.tls);
+        let _ = tokio::time::timeout(CANCEL_LIMIT, cancel).await;
     }
-    let mut config = Config::new();
-    if host.address.starts_with('/') {
-        config.host_path(&host.address);
-    } else {
-        config.host(&host.address);
+}
+
+/// Connects to the host that answers first as a server that is not in recovery; all are asked at
+/// once, so that one that hangs delays nobody.
+pub(crate) async fn primary(
+    cluster: &PostgresCluster,
+    application_name: &str,
+) -> Result<Dialled, Error> {
+    let dialers = Dialer::all(cluster)?;
+    let asked = dialers.iter().enumerate().map(|(i, dialer)| async move {
+        let answer = match dialer.dial(application_name).await {
+            Ok(dialled) => {
+                let attempted = format!("ask {} for its role", dialer.host);
+                let asked = within(CONNECT_LIMIT, &attempted, is_in_recovery(&dialled.client));
+                match asked.await {
+                    Ok(false) => Ok(dialled),
+                    Ok(true) => Err("is in recovery, so it takes no writes".to_owned()),
+                    Err(error) => Err(chassis::failure::chain(&error)),
+                }
+            }
+            Err(error) => Err(chassis::failure::chain(&error)),
+        };
+        (i, answer)
+    });
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    let mut attempts = Vec::new();
+    while let Some((i, answer)) = asked.next().await {
+        match answer {
+            Ok(dialled) => return Ok(dialled),
+            Err(answer) => attempts.push((i, answer)),
+        }
     }
-    config
-        .port(host.port)
-        .user(&cluster.user)
-        .dbname(&cluster.db_name)
-        .ssl_mode(tokio_postgres::config::SslMode::Disable)
-        .connect_timeout(CONNECT_LIMIT)
-        .keepalives_idle(KEEPALIVE_IDLE)
-        .tcp_user_timeout(SILENCE_LIMIT);
-    if let Some(password) = cluster.password(host)? {
-        config.password(password);
-    }
-    Ok(config)
+    attempts.sort();
+    let attempt = |(i, answer): (usize, String)| Attempt {
+        host: dialers.get(i).map_or(String::new(), |d| d.host.to_string()),
+        answer,
+    };
+    Err(Error::Unreachable {
+        attempts: attempts.into_iter().map(attempt).collect(),
+    })
+}
+
+/// A client of the cluster's writable server, to ask it anything. Errors: `Unreachable` with what each
+/// host answered; a configuration that cannot be used.
+pub async fn connect(cluster: &PostgresCluster, application_name: &str) -> Result<Client, Error> {
+    Ok(primary(cluster, application_name).await?.client)
 }
 
 /// Waits for the driver no longer than `limit`: a frozen server says nothing, and the kernel still
@@ -98,16 +216,31 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// `None`: the server answers and is in recovery.
-async fn writable(config: &Config) -> Result<Option<Client>, tokio_postgres::Error> {
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(async move {
-        // Its error reaches every user of the client as well; said once, there.
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %chassis::failure::chain(&error), "connection ended");
-        }
-    });
-    let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await?;
-    let in_recovery: bool = row.try_get(0)?;
-    Ok((!in_recovery).then_some(client))
+async fn is_in_recovery(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    let answers = client.simple_query("SELECT pg_is_in_recovery()").await?;
+    Ok(answers
+        .iter()
+        .any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("t"))))
+}
+
+/// What is tried first, and what then, if the first is refused for its (lack of) encryption. A Unix
+/// socket is never encrypted, as in libpq.
+fn modes(mode: SslMode, host: &Host) -> (DriverMode, Option<DriverMode>) {
+    if host.address.starts_with('/') {
+        return (DriverMode::Disable, None);
+    }
+    match mode {
+        SslMode::Disable => (DriverMode::Disable, None),
+        SslMode::Allow => (DriverMode::Disable, Some(DriverMode::Require)),
+        SslMode::Prefer => (DriverMode::Prefer, Some(DriverMode::Disable)),
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (DriverMode::Require, None),
+    }
+}
+
+/// `pg_hba.conf` knows no line for this (lack of) encryption, or the handshake failed.
+fn may_be_for_encryption(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        None => true,
+    }
 }

@@ -36,6 +36,11 @@ pub enum Error {
     #[error("{attempted}: no answer within {}", chassis::config::format_duration(*.after))]
     Deadline { attempted: String, after: Duration },
 
+    /// The server stopped answering while it was asked, and was given up. The statement may or may
+    /// not have been run.
+    #[error("{attempted}: {host} does not answer any more")]
+    Silent { attempted: String, host: String },
+
     /// A setting cannot be used as it is.
     #[error("{key}: {why}")]
     InvalidConfiguration {
@@ -65,7 +70,7 @@ impl Error {
     /// Sorts a driver error into `Unavailable` or `Query`; `attempted` reads like "fill movies".
     pub fn query(attempted: impl Into<String>, source: tokio_postgres::Error) -> Self {
         let attempted = attempted.into();
-        if is_unavailable(&source) {
+        if loses_host(&source) {
             Self::Unavailable { attempted, source }
         } else {
             Self::Query { attempted, source }
@@ -89,22 +94,26 @@ impl Error {
     /// It says nothing of whether the work took effect.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Deadline { .. } => true,
-            Self::Query { source, .. } => source.code().is_some_and(|code| {
+            Self::Query { .. } => self.code().is_some_and(|code| {
                 *code == SqlState::T_R_SERIALIZATION_FAILURE
                     || *code == SqlState::T_R_DEADLOCK_DETECTED
                     || *code == SqlState::LOCK_NOT_AVAILABLE
             }),
-            Self::InvalidConfiguration { .. } | Self::Refused { .. } => false,
+            _ => self.is_unavailable(),
         }
     }
 
-    /// True where the pool of this host must be dropped and roles looked at again (stack.md, trap 8).
+    /// True where nothing is wrong with what was asked: the database is away, or too busy, or holds
+    /// a lock that we did not get in time. It says nothing of whether the work took effect.
     pub fn is_unavailable(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Deadline { .. }
-        )
+        match self {
+            Self::Unreachable { .. }
+            | Self::Unavailable { .. }
+            | Self::Deadline { .. }
+            | Self::Silent { .. } => true,
+            Self::Query { .. } => self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
+            Self::InvalidConfiguration { .. } | Self::Refused { .. } => false,
+        }
     }
 
     /// The SQLSTATE, where a server sent one.
@@ -131,14 +140,15 @@ impl Error {
     }
 }
 
-/// A connection that is gone, and the codes after which a host's connections are worth nothing.
-fn is_unavailable(error: &tokio_postgres::Error) -> bool {
+/// A connection that is gone, and the codes after which a host's connections are worth nothing and
+/// the roles of the hosts must be looked at anew (stack.md, trap 8).
+pub(crate) fn loses_host(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => {
+            // Connection exceptions; the server is going down, or did, or is not up yet.
             code.code().starts_with("08")
-                || *code == SqlState::ADMIN_SHUTDOWN
-                || *code == SqlState::CRASH_SHUTDOWN
-                || *code == SqlState::CANNOT_CONNECT_NOW
+                || code.code().starts_with("57P")
+                || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
                 || *code == SqlState::READ_ONLY_SQL_TRANSACTION
                 || *code == SqlState::TOO_MANY_CONNECTIONS
         }

@@ -1,17 +1,30 @@
 //! node -> [storage] -> PostgreSQL: the only crate that knows SQL.
 
+mod ask;
+mod choice;
 pub mod config;
 pub mod connect;
+pub mod deadline;
 pub mod error;
 pub mod fill;
+mod hosts;
 pub mod migrations;
+mod observed;
+mod pages;
 mod pool;
+mod pooler;
+mod purge;
 mod queries;
 mod records;
+mod tls;
+mod url;
+mod watch;
 mod writes;
 
 pub use config::{Host, PostgresCluster, SslMode};
 pub use error::Error;
-pub use queries::{LIST_ROWS_MAX, List, Storage};
+pub use observed::{HostObserved, Observed, PoolObserved, Role};
+pub use pages::{PLACE_PATTERN, Page, Place, SESSION_PLACE_PATTERN, SessionPlace, page_statements};
+pub use queries::{LIST_ROWS_MAX, LIST_SETTINGS, List, Storage, list_statements};
 pub use records::{Customer, Date, Found, Movie, Record, Session, Timestamp};
 pub use writes::{Created, Deleted, IdempotencyKey, NewSession};

@@ -1,106 +1,162 @@
-//! One pool of connections per class of work, each with its own limit, so that lists or sleeping
-//! queries never take the connections that point reads need (performance.md "Point reads"). A
-//! connection prepares its class's statements when it is made, so no request waits for a parse.
+//! One pool of connections per host and class of work, each with its own limit, so that lists or
+//! sleeping queries never take the connections that point reads need (performance.md "Point reads").
+//! A connection prepares its class's statements when it is made, so no request waits for a parse.
 //!
 //! A connection is lent as a `Lease`. A lease that is dropped while its query runs (the client went
 //! away, a deadline passed) cancels the query and gives the connection up: put back, its next user
 //! would wait for an answer that nobody wants.
 //!
-//! Why not deadpool-postgres: its manager knows one host and keeps statements in a map by text; ours
-//! asks `connect`, which finds the writable host, and keeps them in a struct. When the roles of the
-//! hosts are watched all the time, `Servers::create` is the place that asks for the chosen one.
+//! Why not deadpool-postgres: docs/decisions/0003. Which host's pool is asked is decided in `hosts`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, QueueMode, RecycleError, RecycleResult};
-use deadpool::managed::{PoolError, TimeoutType};
-use tokio_postgres::{Client, NoTls};
+use deadpool::managed::{PoolError, TimeoutType, Timeouts};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error as DriverError, RowStream, Statement};
 
-use crate::connect::connect;
-use crate::{Error, PostgresCluster};
+use crate::Error;
+use crate::connect::{Canceller, Dialer, within};
+use crate::error::Attempt;
+use crate::hosts::Pools;
+use crate::pooler::is_pooled;
 
 /// How long a piece of work may wait for a connection of its class. Too low: a short burst is
 /// refused; too high: requests pile up in front of a database that cannot follow.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
-/// How long making one connection may take, all hosts and the preparing of statements together.
-const CREATE_LIMIT: Duration = Duration::from_secs(5);
-/// How long the request to cancel a query may take.
-const CANCEL_LIMIT: Duration = Duration::from_secs(2);
+/// How long making one connection may take, with its settings and the preparing of statements.
+const CREATE_LIMIT: Duration = Duration::from_secs(4);
+/// How long the settings and statements of a new connection may take together.
+const PREPARE_LIMIT: Duration = Duration::from_secs(2);
 
-/// A class of work: its limit, the settings of its connections and its prepared statements.
+/// Of every session: nobody else waits longer for a transaction that we have left open.
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "2s";
+
+/// A class of work: its limits, the settings of its connections and its prepared statements.
 pub(crate) trait Class: Sized + Send + Sync + 'static {
     /// Shown by PostgreSQL as `bingo/<NAME>`.
     const NAME: &'static str;
-    /// Connections per process.
+    /// Connections per process and host.
     const CONNECTIONS_MAX: usize;
     /// Connections that are made at start, before anybody asks.
     const CONNECTIONS_READY: usize;
-    /// Statements that each new connection runs first; may be empty.
+    /// How long a query may take to its end, a list to its first row.
+    const QUERY_LIMIT: Duration;
+    /// The server's own limit, for when we are not there to cancel.
+    const STATEMENT_TIMEOUT: &'static str;
+    /// Statements that each new connection runs first; may be empty. Not run behind a pooler.
     const SETTINGS: &'static str = "";
 
-    fn prepare(client: &Client)
-    -> impl Future<Output = Result<Self, tokio_postgres::Error>> + Send;
+    fn prepare(preparer: &Preparer<'_>) -> impl Future<Output = Result<Self, DriverError>> + Send;
+
+    /// The pool of this class among those of a host.
+    fn pool(pools: &Pools) -> &Pool<Self>;
 }
 
-/// The connections of one class.
+/// The connections of one class to one host.
 pub(crate) struct Pool<C: Class> {
-    connections: managed::Pool<Servers<C>>,
+    connections: managed::Pool<Maker<C>>,
 }
 
 /// A connection and the statements prepared on it.
 pub(crate) struct Connection<C> {
-    pub(crate) client: Client,
+    client: Client,
+    canceller: Canceller,
     pub(crate) statements: C,
     generation: u64,
 }
 
-/// A connection on loan, taken to be in the middle of a query until it is settled.
+/// A connection on loan, taken to be in the middle of a query until it is given back.
 pub(crate) struct Lease<C: Class> {
-    connection: Option<Object<Servers<C>>>,
-    generation: Generation,
+    connection: Option<Object<Maker<C>>>,
 }
 
-/// Counts the times that the connections proved worthless. Connections of an earlier generation are
-/// not lent again. One count for all classes: what one learns of the server holds for all.
-#[derive(Clone, Default)]
-pub(crate) struct Generation(Arc<AtomicU64>);
+/// Why there is no lease.
+pub(crate) enum NoLease {
+    /// The host did not make a connection; another one may.
+    Unreachable(Error),
+    /// Too many wait already, or the statements cannot be prepared.
+    Failed(Error),
+}
 
-/// Makes connections of one class.
-struct Servers<C> {
-    cluster: Arc<PostgresCluster>,
-    generation: Generation,
+/// What all pools of one host share.
+#[derive(Clone)]
+pub(crate) struct HostState {
+    /// Counts the times that the connections proved worthless. Connections of an earlier generation
+    /// are not lent again. What one class learns of the host holds for all.
+    generation: Arc<AtomicU64>,
+    /// A prepared statement was not found there, or found twice: a pooler stands between.
+    is_pooled: Arc<AtomicBool>,
+}
+
+/// A statement of a class.
+pub(crate) enum Query {
+    Prepared(Statement),
+    /// Sent whole each time.
+    Text(String),
+}
+
+/// Prepares the statements of a new connection, where that can be done.
+pub(crate) struct Preparer<'a> {
+    client: &'a Client,
+    is_pooled: bool,
+}
+
+/// Values with their types.
+pub(crate) type Parameters<'a> = [(&'a (dyn ToSql + Sync), Type)];
+
+/// Makes connections of one class to one host.
+struct Maker<C> {
+    dialer: Dialer,
+    state: HostState,
     class: std::marker::PhantomData<fn() -> C>,
 }
 
-impl Generation {
-    fn current(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+impl HostState {
+    pub(crate) fn new() -> Self {
+        Self {
+            generation: Arc::default(),
+            is_pooled: Arc::default(),
+        }
     }
 
-    fn end(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// No connection of now is lent again.
+    pub(crate) fn end_generation(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn prepare_no_more(&self) {
+        self.is_pooled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+}
+
+impl Preparer<'_> {
+    pub(crate) async fn query(&self, sql: &str) -> Result<Query, DriverError> {
+        match self.is_pooled {
+            true => Ok(Query::Text(sql.to_owned())),
+            false => self.client.prepare(sql).await.map(Query::Prepared),
+        }
     }
 }
 
 impl<C: Class> Pool<C> {
     /// Connects to nothing yet.
-    pub(crate) fn new(
-        cluster: Arc<PostgresCluster>,
-        generation: Generation,
-    ) -> Result<Self, Error> {
-        let servers = Servers {
-            cluster,
-            generation,
+    pub(crate) fn new(dialer: Dialer, state: HostState) -> Result<Self, Error> {
+        let maker = Maker {
+            dialer,
+            state,
             class: std::marker::PhantomData,
         };
-        managed::Pool::builder(servers)
+        managed::Pool::builder(maker)
             .runtime(Runtime::Tokio1)
             .max_size(C::CONNECTIONS_MAX)
-            .wait_timeout(Some(WAIT_LIMIT))
-            .create_timeout(Some(CREATE_LIMIT))
             // The last used first: its caches are warm.
             .queue_mode(QueueMode::Lifo)
             .build()
@@ -110,22 +166,60 @@ impl<C: Class> Pool<C> {
             })
     }
 
-    /// A connection on loan, within `WAIT_LIMIT` and, where one must be made, `CREATE_LIMIT` more.
-    pub(crate) async fn lease(&self) -> Result<Lease<C>, Error> {
-        let connection = self.connections.get().await.map_err(pool_error::<C>)?;
+    /// A connection on loan, within `WAIT_LIMIT` and what is left of the deadline, and, where one
+    /// must be made, `CREATE_LIMIT` more.
+    pub(crate) async fn lease(&self, deadline: Instant) -> Result<Lease<C>, NoLease> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeouts = Timeouts {
+            wait: Some(WAIT_LIMIT.min(left)),
+            create: Some(CREATE_LIMIT),
+            recycle: None,
+        };
+        let connection = self.connections.timeout_get(&timeouts).await;
+        let connection = connection.map_err(|error| self.no_lease(error, timeouts.wait))?;
         Ok(Lease {
             connection: Some(connection),
-            generation: self.connections.manager().generation.clone(),
         })
     }
 
-    /// Makes the first connections, so that the first requests need not.
-    pub(crate) async fn warm(&self) -> Result<(), Error> {
-        let leases = (0..C::CONNECTIONS_READY).map(|_| self.lease());
-        for lease in futures_util::future::join_all(leases).await {
-            lease?.unused();
+    /// Closes the connections that nobody uses.
+    pub(crate) fn close_idle(&self) {
+        self.connections.retain(|_, _| false);
+    }
+
+    pub(crate) fn status(&self) -> deadpool::Status {
+        self.connections.status()
+    }
+
+    fn no_lease(&self, error: PoolError<Error>, waited: Option<Duration>) -> NoLease {
+        let made = |answer: String| Error::Unreachable {
+            attempts: vec![Attempt {
+                host: self.connections.manager().dialer.host().to_string(),
+                answer,
+            }],
+        };
+        match error {
+            PoolError::Backend(error) if error.is_unavailable() => NoLease::Unreachable(error),
+            PoolError::Backend(error) => NoLease::Failed(error),
+            PoolError::Timeout(TimeoutType::Wait) => NoLease::Failed(Error::Deadline {
+                attempted: format!(
+                    "wait for one of {} {} connections",
+                    C::CONNECTIONS_MAX,
+                    C::NAME
+                ),
+                after: waited.unwrap_or(WAIT_LIMIT),
+            }),
+            PoolError::Timeout(_) => NoLease::Unreachable(made(format!(
+                "no {} connection within {}",
+                C::NAME,
+                chassis::config::format_duration(CREATE_LIMIT)
+            ))),
+            other => NoLease::Failed(Error::configuration(
+                "the connection pool",
+                other.to_string(),
+                "report this",
+            )),
         }
-        Ok(())
     }
 }
 
@@ -137,34 +231,19 @@ impl<C: Class> Lease<C> {
             .ok_or_else(|| Error::configuration("the connection pool", "used twice", "report this"))
     }
 
-    /// Ends the loan after a complete answer and sorts its error: after one that says that the
-    /// server is gone or no longer the primary, no connection of now is lent again.
-    pub(crate) fn settle<T>(
-        mut self,
-        attempted: &str,
-        result: Result<T, tokio_postgres::Error>,
-    ) -> Result<T, Error> {
-        match result {
-            Ok(value) => {
-                self.unused();
-                Ok(value)
-            }
-            Err(error) => {
-                let error = Error::query(attempted, error);
-                if error.is_unavailable() {
-                    self.generation.end();
-                    drop(self.connection.take().map(Object::take));
-                } else {
-                    self.unused();
-                }
-                Err(error)
-            }
-        }
+    /// Which of its host's generations the connection is of; `None` once it was given up.
+    pub(crate) fn generation(&self) -> Option<u64> {
+        Some(self.connection.as_deref()?.generation)
     }
 
-    /// Gives the connection back as it came.
-    fn unused(mut self) {
+    /// Ends the loan: no query runs on the connection.
+    pub(crate) fn give_back(mut self) {
         drop(self.connection.take());
+    }
+
+    /// Ends the loan and closes the connection, which is worth nothing any more.
+    pub(crate) fn give_up(mut self) {
+        drop(self.connection.take().map(Object::take));
     }
 }
 
@@ -174,36 +253,61 @@ impl<C: Class> Drop for Lease<C> {
         let Some(connection) = self.connection.take().map(Object::take) else {
             return;
         };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        runtime.spawn(async move {
-            let token = connection.client.cancel_token();
-            // Whatever comes of it, dropping the client closes the connection.
-            let _ = tokio::time::timeout(CANCEL_LIMIT, token.cancel_query(NoTls)).await;
-            drop(connection);
-        });
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                connection.canceller.clone().cancel().await;
+                drop(connection);
+            });
+        }
     }
 }
 
-impl<C: Class> managed::Manager for Servers<C> {
+impl<C> Connection<C> {
+    /// Sends a query; its rows are read from the stream.
+    pub(crate) async fn send(
+        &self,
+        query: &Query,
+        parameters: &Parameters<'_>,
+    ) -> Result<RowStream, DriverError> {
+        match query {
+            Query::Prepared(statement) => {
+                let values = parameters.iter().map(|(value, _)| *value);
+                self.client.query_raw(statement, values).await
+            }
+            Query::Text(sql) => self.send_text(sql, parameters).await,
+        }
+    }
+
+    /// Sends a query that is prepared by nobody.
+    pub(crate) async fn send_text(
+        &self,
+        sql: &str,
+        parameters: &Parameters<'_>,
+    ) -> Result<RowStream, DriverError> {
+        let typed = parameters.iter().map(|(value, ty)| (*value, ty.clone()));
+        self.client.query_typed_raw(sql, typed).await
+    }
+}
+
+impl<C: Class> managed::Manager for Maker<C> {
     type Type = Connection<C>;
     type Error = Error;
 
     async fn create(&self) -> Result<Connection<C>, Error> {
-        let generation = self.generation.current();
-        let client = connect(&self.cluster, &format!("bingo/{}", C::NAME)).await?;
-        let prepared = async {
-            if !C::SETTINGS.is_empty() {
-                client.batch_execute(C::SETTINGS).await?;
-            }
-            C::prepare(&client).await
-        };
-        let statements = prepared
-            .await
-            .map_err(|error| Error::query(format!("prepare the {} queries", C::NAME), error))?;
+        let generation = self.state.generation();
+        let dialled = self.dialer.dial(&format!("bingo/{}", C::NAME)).await;
+        let dialled = dialled.map_err(|error| Error::Unreachable {
+            attempts: vec![Attempt {
+                host: self.dialer.host().to_string(),
+                answer: chassis::failure::chain(&error),
+            }],
+        })?;
+        let attempted = format!("prepare the {} queries", C::NAME);
+        let prepare = Box::pin(self.prepare(&dialled.client));
+        let statements = within(PREPARE_LIMIT, &attempted, prepare).await?;
         Ok(Connection {
-            client,
+            client: dialled.client,
+            canceller: dialled.canceller,
             statements,
             generation,
         })
@@ -213,28 +317,33 @@ impl<C: Class> managed::Manager for Servers<C> {
         if connection.client.is_closed() {
             return Err(RecycleError::message("closed"));
         }
-        if connection.generation != self.generation.current() {
+        if connection.generation != self.state.generation() {
             return Err(RecycleError::message("of a server that was given up"));
         }
         Ok(())
     }
 }
 
-fn pool_error<C: Class>(error: PoolError<Error>) -> Error {
-    match error {
-        PoolError::Backend(error) => error,
-        PoolError::Timeout(TimeoutType::Wait) => Error::Deadline {
-            attempted: format!(
-                "wait for one of {} {} connections",
-                C::CONNECTIONS_MAX,
-                C::NAME
-            ),
-            after: WAIT_LIMIT,
-        },
-        PoolError::Timeout(_) => Error::Deadline {
-            attempted: format!("make a {} connection", C::NAME),
-            after: CREATE_LIMIT,
-        },
-        other => Error::configuration("the connection pool", other.to_string(), "report this"),
+impl<C: Class> Maker<C> {
+    /// Settings of a session and prepared statements belong to a session of the server, which a
+    /// pooler changes under us.
+    async fn prepare(&self, client: &Client) -> Result<C, DriverError> {
+        let is_pooled = is_pooled(client).await?;
+        if !is_pooled {
+            let settings = format!(
+                "SET statement_timeout = '{}'; \
+                 SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT}'; {}",
+                C::STATEMENT_TIMEOUT,
+                C::SETTINGS
+            );
+            client.batch_execute(&settings).await?;
+        }
+        let may_prepare = self.dialer.cluster().prepared_statements;
+        C::prepare(&Preparer {
+            client,
+            is_pooled: self.state.is_pooled.load(Ordering::Relaxed)
+                || !may_prepare.unwrap_or(!is_pooled),
+        })
+        .await
     }
 }

@@ -125,6 +125,14 @@ impl<R: Record> Found<R> {
     pub fn view(&self) -> Result<R::View<'_>, Error> {
         R::read(&self.row).map_err(|error| Error::query("read a row", error))
     }
+
+    /// Where the next page begins, as every row of a page says it; `None` at the list's end and in
+    /// rows of anything else.
+    pub fn next_place(&self) -> Option<&str> {
+        let last = self.row.len().checked_sub(1)?;
+        let is_place = self.row.columns().get(last)?.name() == "next";
+        is_place.then(|| self.row.try_get(last).ok()).flatten()
+    }
 }
 
 impl Record for Movie<'static> {
@@ -198,6 +206,23 @@ impl<'a> FromSql<'a> for Timestamp {
     fn accepts(ty: &Type) -> bool {
         *ty == Type::TIMESTAMP
     }
+}
+
+impl ToSql for Date {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        postgres_protocol::types::date_to_sql(self.0, out);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::DATE
+    }
+
+    tokio_postgres::types::to_sql_checked!();
 }
 
 impl ToSql for Timestamp {

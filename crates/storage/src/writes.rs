@@ -9,10 +9,16 @@
 //! The answer's JSON is made by PostgreSQL in the shape that the service writes everywhere, because
 //! the statement that stores it cannot wait for anybody else to make it.
 
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Row, Statement};
+use std::time::Duration;
 
-use crate::pool::{Class, Pool};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Error as DriverError, Row};
+
+use crate::ask::{Question, Which};
+use crate::hosts::{Need, Pools};
+use crate::pool::{Class, Parameters, Pool, Preparer, Query};
+use crate::purge::PURGE;
 use crate::records::Timestamp;
 use crate::{Error, Storage};
 
@@ -65,7 +71,7 @@ impl Storage {
         key: Option<IdempotencyKey<'_>>,
     ) -> Result<Created, Error> {
         for _ in 0..MEETINGS_MAX {
-            match create(self.writes(), session, key).await {
+            match self.create(session, key).await {
                 Ok(None) => return Ok(Created::UnknownReference),
                 Ok(Some(row)) => return created(&row, key),
                 Err(error) if is_foreign_key(&error) => return Ok(Created::UnknownReference),
@@ -84,7 +90,7 @@ impl Storage {
     ) -> Result<Deleted, Error> {
         let mut last_look = key.is_none();
         for _ in 0..MEETINGS_MAX {
-            match delete(self.writes(), id, key).await {
+            match self.delete(id, key).await {
                 Ok(Some(row)) => return deleted(&row, key),
                 Ok(None) if last_look => return Ok(Deleted::NotFound),
                 // One with the same key may have deleted it while we waited for the row.
@@ -95,22 +101,79 @@ impl Storage {
         }
         Err(met_too_often("delete a session"))
     }
+
+    async fn create(
+        &self,
+        session: NewSession,
+        key: Option<IdempotencyKey<'_>>,
+    ) -> Result<Option<Row>, Error> {
+        let parameters: &Parameters<'_> = &[
+            (&key.map(|key| key.key), Type::TEXT),
+            (&key.map(|key| key.request_hash), Type::BYTEA),
+            (&session.start_time, Type::TIMESTAMP),
+            (&session.customer_id, Type::INT4),
+            (&session.movie_id, Type::INT4),
+        ];
+        let question = Question {
+            attempted: "store a session",
+            need: Need::Primary,
+            is_repeatable: key.is_some(),
+            statement: Which::Own(|writes: &Writes| &writes.create),
+            parameters,
+        };
+        self.hosts().one(question).await.map(|(row, _)| row)
+    }
+
+    async fn delete(&self, id: i64, key: Option<IdempotencyKey<'_>>) -> Result<Option<Row>, Error> {
+        let parameters: &Parameters<'_> = &[
+            (&key.map(|key| key.key), Type::TEXT),
+            (&key.map(|key| key.request_hash), Type::BYTEA),
+            (&id, Type::INT8),
+        ];
+        let question = Question {
+            attempted: "delete a session",
+            need: Need::Primary,
+            is_repeatable: key.is_some(),
+            statement: Which::Own(|writes: &Writes| &writes.delete),
+            parameters,
+        };
+        self.hosts().one(question).await.map(|(row, _)| row)
+    }
 }
 
 /// The connections that write.
 pub(crate) struct Writes {
-    create: Statement,
-    delete: Statement,
+    create: Query,
+    delete: Query,
+    pub(crate) purge: Query,
 }
 
 impl Class for Writes {
     const NAME: &'static str = "writes";
     const CONNECTIONS_MAX: usize = 4;
     const CONNECTIONS_READY: usize = 1;
+    const QUERY_LIMIT: Duration = Duration::from_secs(10);
+    const STATEMENT_TIMEOUT: &'static str = "15s";
+    /// Whoever holds a key's row in a transaction that does not end must not hold, through those that
+    /// wait for it, every connection that writes. Longer than the two seconds after which a frozen
+    /// session of ours is ended, so that a repeat outlives it.
+    const SETTINGS: &'static str = "SET lock_timeout = '2500ms'";
 
-    async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
-        let (create, delete) = tokio::try_join!(client.prepare(CREATE), client.prepare(DELETE))?;
-        Ok(Self { create, delete })
+    fn pool(pools: &Pools) -> &Pool<Self> {
+        &pools.writes
+    }
+
+    async fn prepare(preparer: &Preparer<'_>) -> Result<Self, DriverError> {
+        let (create, delete, purge) = tokio::try_join!(
+            preparer.query(CREATE),
+            preparer.query(DELETE),
+            preparer.query(PURGE)
+        )?;
+        Ok(Self {
+            create,
+            delete,
+            purge,
+        })
     }
 }
 
@@ -155,50 +218,6 @@ WITH earlier AS MATERIALIZED (
 SELECT request_hash FROM earlier
 UNION ALL SELECT $2::bytea FROM gone
 ";
-
-async fn create(
-    pool: &Pool<Writes>,
-    session: NewSession,
-    key: Option<IdempotencyKey<'_>>,
-) -> Result<Option<Row>, Error> {
-    let lease = pool.lease().await?;
-    let connection = lease.connection()?;
-    let result = connection
-        .client
-        .query_opt(
-            &connection.statements.create,
-            &[
-                &key.map(|key| key.key),
-                &key.map(|key| key.request_hash),
-                &session.start_time,
-                &session.customer_id,
-                &session.movie_id,
-            ],
-        )
-        .await;
-    lease.settle("store a session", result)
-}
-
-async fn delete(
-    pool: &Pool<Writes>,
-    id: i64,
-    key: Option<IdempotencyKey<'_>>,
-) -> Result<Option<Row>, Error> {
-    let lease = pool.lease().await?;
-    let connection = lease.connection()?;
-    let result = connection
-        .client
-        .query_opt(
-            &connection.statements.delete,
-            &[
-                &key.map(|key| key.key),
-                &key.map(|key| key.request_hash),
-                &id,
-            ],
-        )
-        .await;
-    lease.settle("delete a session", result)
-}
 
 fn created(row: &Row, key: Option<IdempotencyKey<'_>>) -> Result<Created, Error> {
     let read = || -> Result<Created, tokio_postgres::Error> {

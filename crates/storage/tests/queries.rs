@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use private_postgres::TestServer;
 use queries_fixture::{Fixture, PATIENCE, session};
-use storage::{Error, LIST_ROWS_MAX, PostgresCluster, Storage};
+use storage::deadline::until;
+use storage::{Created, Error, LIST_ROWS_MAX, PostgresCluster, Storage};
 use tokio_postgres::Client;
 
 async fn ids(sql: &Client, query: &str) -> Vec<i64> {
@@ -184,36 +185,45 @@ async fn sleeping_queries_leave_the_point_reads_alone() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_fails_fast_and_is_found_again_when_it_is_back() {
+async fn work_waits_for_a_database_that_is_away_until_its_deadline_and_no_longer() {
     let mut fixture = Fixture::start().await;
-    fixture.storage.ready().await.unwrap();
+    let storage = fixture.storage.clone();
+    storage.ready().await.unwrap();
     fixture.server.stop();
     let start = Instant::now();
-    let error = fixture.storage.movie(1).await.err().unwrap();
-    assert!(error.is_unavailable(), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(5));
-    fixture.server.restart().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while fixture.storage.movie(1).await.is_err() {
-        assert!(Instant::now() < deadline);
-    }
-    fixture.storage.pause().await.unwrap();
-    fixture
-        .storage
-        .create_session(session(), None)
+    let patience = Duration::from_millis(600);
+    let error = until(start + patience, storage.movie(1))
         .await
+        .err()
         .unwrap();
+    assert!(error.is_unavailable(), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+    let waited = start.elapsed();
     assert!(
-        fixture
-            .storage
-            .movies(1)
-            .await
-            .unwrap()
-            .next()
-            .await
-            .unwrap()
-            .is_some()
+        waited >= patience && waited < patience * 3,
+        "{waited:?}: {error}"
     );
+
+    // Asked while it is away, answered when it is back; nothing is started anew.
+    let deadline = Instant::now() + PATIENCE;
+    let read = tokio::spawn(until(deadline, {
+        let storage = storage.clone();
+        async move { storage.movie(1).await.map(|found| found.is_some()) }
+    }));
+    let write = tokio::spawn(until(deadline, {
+        let storage = storage.clone();
+        async move { storage.create_session(session(), None).await }
+    }));
+    tokio::task::yield_now().await;
+    fixture.server.restart().unwrap();
+    assert!(read.await.unwrap().unwrap());
+    assert!(matches!(
+        write.await.unwrap().unwrap(),
+        Created::Stored { .. }
+    ));
+    storage.pause().await.unwrap();
+    let mut list = storage.movies(1).await.unwrap();
+    assert!(list.next().await.unwrap().is_some());
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 mod queries_fixture;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use queries_fixture::{Fixture, PATIENCE, client, session};
 use storage::{Created, Deleted, IdempotencyKey, NewSession};
@@ -144,6 +144,83 @@ async fn a_repeat_waits_for_the_first_while_it_runs() {
     };
     assert_eq!(repeat.await.unwrap().unwrap(), expected);
     assert_eq!(fixture.number("SELECT count(*) FROM sessions").await, 5000);
+}
+
+#[tokio::test]
+async fn a_frozen_transaction_of_somebody_elses_blocks_no_writer_past_its_limit() {
+    let fixture = Fixture::start().await;
+    let other = client(&fixture.server).await;
+    other
+        .batch_execute(
+            "BEGIN; INSERT INTO idempotency_keys (key, request_hash, status, body) \
+             VALUES ('k', 'h', 201, '{\"id\":7}')",
+        )
+        .await
+        .unwrap();
+    let start = Instant::now();
+    // As many as there are connections that write.
+    let repeats: Vec<_> = (0..4)
+        .map(|_| {
+            let storage = fixture.storage.clone();
+            tokio::spawn(async move { storage.create_session(session(), key("k", b"h")).await })
+        })
+        .collect();
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE application_name = 'bingo/writes' AND wait_event_type = 'Lock'";
+    fixture.until(waiting, 4).await;
+    let storage = &fixture.storage;
+    let another = storage.create_session(session(), key("other", b"h"));
+    assert!(matches!(another.await.unwrap(), Created::Stored { .. }));
+    for repeat in repeats {
+        let error = repeat.await.unwrap().unwrap_err();
+        assert!(error.is_unavailable() && error.is_retryable(), "{error:?}");
+    }
+    assert!(
+        start.elapsed() < Duration::from_millis(4500),
+        "{:?}",
+        start.elapsed()
+    );
+    other.batch_execute("ROLLBACK").await.unwrap();
+    let stored = storage.create_session(session(), key("k", b"h"));
+    assert!(matches!(stored.await.unwrap(), Created::Stored { .. }));
+}
+
+#[tokio::test]
+async fn a_first_that_freezes_in_a_session_of_ours_is_ended_and_its_repeat_stores() {
+    let fixture = Fixture::start().await;
+    // What our own sessions are set to, as a trigger sees it.
+    let spy = "CREATE TABLE spied (limits text[]); \
+        CREATE FUNCTION spy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+        INSERT INTO spied VALUES (ARRAY[current_setting('idle_in_transaction_session_timeout'), \
+        current_setting('lock_timeout'), current_setting('statement_timeout')]); \
+        RETURN NULL; END $$; \
+        CREATE TRIGGER spy AFTER INSERT ON sessions EXECUTE FUNCTION spy()";
+    fixture.sql.batch_execute(spy).await.unwrap();
+    let storage = &fixture.storage;
+    storage.create_session(session(), None).await.unwrap();
+    let spied = "SELECT limits FROM spied";
+    let limits: Vec<String> = fixture.sql.query_one(spied, &[]).await.unwrap().get(0);
+    assert_eq!(limits, ["2s", "2500ms", "15s"]);
+
+    let frozen = client(&fixture.server).await;
+    let begin = format!(
+        "SET idle_in_transaction_session_timeout = '{}'; BEGIN; \
+         INSERT INTO idempotency_keys (key, request_hash, status, body) \
+         VALUES ('k', 'h', 201, '{{\"id\":7}}')",
+        limits[0]
+    );
+    frozen.batch_execute(&begin).await.unwrap();
+    let start = Instant::now();
+    let repeat = storage.create_session(session(), key("k", b"h")).await;
+    let Created::Stored { id, .. } = repeat.unwrap() else {
+        panic!("not stored");
+    };
+    assert!(id > 5000, "{id}");
+    assert!(
+        start.elapsed() < Duration::from_millis(3500),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,29 +7,31 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::Failure;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 
 /// The whole file. Serializes to what it was read from.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the state is written after every change, as JSON of `Status`. None: nowhere.
+    /// Where the state is written after every change, as JSON of `Status`. Not set: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_file: Option<PathBuf>,
-    /// Unix socket for `control::Client`; at most 100 bytes. None: no control.
+    /// Unix socket for `bingo down` and `bingo up`; at most 100 bytes. Not set: no control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_socket: Option<PathBuf>,
-    /// Folder of one `<name>.log` per process. None: children write to our stdout and stderr, and a
+    /// Folder of one `<name>.log` per process. Not set: children write to our stdout and stderr, and a
     /// failed start can then not be explained by its last lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_folder: Option<PathBuf>,
+    /// In any order; `after` decides who waits for whom.
     pub processes: Vec<Process>,
 }
 
 /// One process to keep alive.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
     /// Unique; letters, digits, `-`, `_`, `.`; also the name of its log file.
@@ -40,13 +42,13 @@ pub struct Process {
     pub role: String,
     /// Program and arguments; no shell.
     pub command: Vec<String>,
-    /// Local user to run as; needs root. None: ours.
+    /// Local user to run as; needs root. Not set: ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Added to `PATH`, `HOME` and `LANG`; nothing else of our environment is passed on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
-    /// None: ours.
+    /// Where it runs. Not set: in our own folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_folder: Option<PathBuf>,
     /// Listeners that we open and hand down, in this order from descriptor 3 on. Processes that
@@ -71,16 +73,17 @@ pub struct Process {
 }
 
 /// One listening TCP socket; the child finds it by `name` in `LISTEN_FDNAMES`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Socket {
+    /// What the child finds in `LISTEN_FDNAMES`.
     pub name: String,
     /// `127.0.0.1:8080`, `[::1]:8080`; port 0 takes a free one.
     pub address: String,
 }
 
 /// How a process is watched. Without `liveness` it is healthy as long as it runs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Probes {
     #[serde(default)]
@@ -96,11 +99,12 @@ impl Probes {
 }
 
 /// The time that a process has until its first good probe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Startup {
     /// Too low kills a slow starter again and again; too high hides one that hangs at its start.
     #[serde(with = "chassis::config::duration", default = "default_startup")]
+    #[schemars(schema_with = "chassis::config::duration::schema")]
     pub timeout: Duration,
 }
 
@@ -113,7 +117,7 @@ impl Default for Startup {
 }
 
 /// Exactly one of `http`, `tcp` and `command`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Liveness {
     /// `http://HOST:PORT/PATH`: good is an answer 2xx.
@@ -127,9 +131,11 @@ pub struct Liveness {
     pub command: Option<Vec<String>>,
     /// From the start of one probe to the start of the next.
     #[serde(with = "chassis::config::duration", default = "default_interval")]
+    #[schemars(schema_with = "chassis::config::duration::schema")]
     pub interval: Duration,
     /// Too low kills a process that is merely busy.
     #[serde(with = "chassis::config::duration", default = "default_timeout")]
+    #[schemars(schema_with = "chassis::config::duration::schema")]
     pub timeout: Duration,
     /// Failures in a row that make it unhealthy; `fall` × `interval` bounds the detection.
     #[serde(default = "default_fall")]
@@ -150,14 +156,15 @@ impl Default for Liveness {
 }
 
 /// How a process is asked to end.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
-    /// `SIGTERM` and so on. None: SIGTERM, for the role `postgres` SIGINT (its fast shutdown).
+    /// `SIGTERM` and so on. Not set: SIGTERM, for the role `postgres` SIGINT (its fast shutdown).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
     /// Then it is killed. Must exceed the drain delay and drain deadline of the process.
     #[serde(with = "chassis::config::duration", default = "default_stop")]
+    #[schemars(schema_with = "chassis::config::duration::schema")]
     pub timeout: Duration,
 }
 
@@ -177,7 +184,7 @@ impl Stop {
 }
 
 /// When a process that ended is started again; after exit 64 never.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Restart {
     #[default]

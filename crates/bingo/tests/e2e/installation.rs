@@ -144,16 +144,23 @@ impl Installation {
 
     /// Runs a subcommand to its end; `up` and `doctor` get this installation's ports and rows.
     pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
-        let output = self
-            .command(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        Finished {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        finished(&mut self.command(arguments))
+    }
+
+    /// Without this installation's ports and rows.
+    pub(crate) fn run_as_given(&self, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--dir").arg(self.folder());
+        finished(&mut command)
+    }
+
+    /// The supervisor alone, as `up` would start it.
+    pub(crate) fn spawn_supervisor(&self) -> Child {
+        let config = self.folder().join("config/supervisor.yaml");
+        let mut command = Command::new(&self.binary);
+        command.args(["supervise", "--config"]).arg(config);
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null()).spawn().unwrap()
     }
 
     pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
@@ -342,6 +349,15 @@ impl Drop for Installation {
         }
         let _ = self.run(&["down", "--purge", "--yes"]);
         let _ = std::fs::remove_dir_all(&self.home);
+    }
+}
+
+fn finished(command: &mut Command) -> Finished {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    Finished {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 

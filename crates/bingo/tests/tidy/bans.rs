@@ -15,6 +15,9 @@ const CRATES: [(&str, &str); 8] = [
     ("serde_yaml", "unmaintained; YAML is serde-saphyr"),
     ("serde_norway", "unmaintained; YAML is serde-saphyr"),
 ];
+/// Crates that stand in the lock and in no build: a feature written `ring?/alloc` locks `ring` even
+/// where nothing turns it on. Banned again once any other crate wants them.
+const LOCKED_ONLY: [(&str, &str); 1] = [("ring", "rustls-webpki")];
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Notes to self.
 const NOTES: [&str; 3] = ["TODO", "FIXME", "XXX"];
@@ -67,7 +70,9 @@ fn check_lock(tree: &Tree) -> Vec<String> {
     for line in lock.lines() {
         let value = |key| line.strip_prefix(key)?.strip_suffix('"');
         let name = value("name = \"").unwrap_or_default();
-        if let Some((name, why)) = CRATES.iter().find(|(banned, _)| *banned == name) {
+        if let Some((name, why)) = CRATES.iter().find(|(banned, _)| *banned == name)
+            && !is_locked_only(lock, name)
+        {
             problems.push(format!(
                 "Cargo.lock: `{name}` is banned ({why}); `cargo tree -i {name}` shows who wants it"
             ));
@@ -79,6 +84,30 @@ fn check_lock(tree: &Tree) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Nobody but the one crate of `LOCKED_ONLY` names it.
+fn is_locked_only(lock: &str, name: &str) -> bool {
+    let mut wanted_by = lock
+        .split("[[package]]")
+        .filter(|package| {
+            let wants = |line: &str| {
+                let dependency = line.trim().trim_matches(['"', ',']);
+                dependency.split(' ').next() == Some(name)
+            };
+            package.lines().any(wants)
+        })
+        .filter_map(|package| {
+            package
+                .lines()
+                .find_map(|line| line.strip_prefix("name = \""))
+        })
+        .peekable();
+    let is_known = |package: &str| {
+        let package = package.trim_end_matches('"');
+        LOCKED_ONLY.contains(&(name, package))
+    };
+    wanted_by.peek().is_some() && wanted_by.all(is_known)
 }
 
 #[cfg(test)]
@@ -108,6 +137,19 @@ mod tests {
             "{problem}"
         );
         assert!(planted("deny.toml", "").contains("must ban `openssl`"));
+    }
+
+    #[test]
+    fn a_banned_crate_that_is_only_locked_is_fine_until_another_one_wants_it() {
+        let wants =
+            |who: &str| format!("[[package]]\nname = \"{who}\"\ndependencies = [\n \"ring\",\n]\n");
+        let locked = format!(
+            "{LOCK}[[package]]\nname = \"ring\"\n{}",
+            wants("rustls-webpki")
+        );
+        assert_eq!(planted("Cargo.lock", &locked), "");
+        let built = format!("{locked}{}", wants("rustls"));
+        assert!(planted("Cargo.lock", &built).contains("`ring` is banned"));
     }
 
     #[test]

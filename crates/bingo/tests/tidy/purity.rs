@@ -5,12 +5,16 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 7] = [
+const DECISIONS: [&str; 11] = [
     "crates/chassis/src/backoff.rs",
     "crates/gateway/src/balancer.rs",
     "crates/gateway/src/ejection.rs",
     "crates/gateway/src/retry.rs",
     "crates/gateway/src/router.rs",
+    "crates/node/src/faults/fate.rs",
+    "crates/node/src/faults/quota.rs",
+    "crates/node/src/pace.rs",
+    "crates/storage/src/choice.rs",
     "crates/supervisor/src/order.rs",
     "crates/supervisor/src/policy.rs",
 ];

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ pub(super) fn account_and_access(subject: &Subject<'_>) -> Vec<Check> {
     let mut checks = vec![Check::ok("account", format!("children run as {name}"))];
     let root = subject.layout.root();
     checks.push(match access::first_closed(root, &account) {
-        None => writable(subject),
+        None => writable(subject, &account),
         Some(closed) => closed_to(&account, "folder", root, &closed),
     });
     if let Ok(binary) = std::env::current_exe() {
@@ -63,8 +64,11 @@ fn closed_to(account: &Account, name: &'static str, path: &Path, closed: &Path) 
     Check::failed(name, found, remedy)
 }
 
-fn writable(subject: &Subject<'_>) -> Check {
+fn writable(subject: &Subject<'_>, account: &Account) -> Check {
     let root = subject.layout.root();
+    if let Some(check) = unfit(subject, account) {
+        return check;
+    }
     let place = existing(root);
     match probe_file(&place) {
         Ok(_) => Check::ok("folder", root.display().to_string()),
@@ -74,6 +78,42 @@ fn writable(subject: &Subject<'_>) -> Check {
             "make it writable for this user, or choose another with --dir",
         ),
     }
+}
+
+/// A place that `up` must not touch, or cannot use.
+fn unfit(subject: &Subject<'_>, account: &Account) -> Option<Check> {
+    let root = subject.layout.root();
+    let name = "folder";
+    let shown = root.display();
+    if root.to_string_lossy().contains(|c: char| c.is_control()) {
+        let found = format!("{shown:?} has a control character in its name");
+        return Some(Check::failed(name, found, "choose another with --dir"));
+    }
+    if std::fs::symlink_metadata(root).is_ok() && !root.is_dir() {
+        let found = format!("{shown} is no folder");
+        return Some(Check::failed(name, found, "name a folder with --dir"));
+    }
+    if subject.layout.is_foreign() {
+        let found = format!("{shown} holds files and is no installation of bingo");
+        return Some(Check::failed(
+            name,
+            found,
+            "name a new or empty folder with --dir",
+        ));
+    }
+    let owner = std::fs::metadata(subject.layout.postgres()).ok()?.uid();
+    (owner != account.uid).then(|| {
+        let owner = Account::name_of(owner);
+        let found = format!(
+            "the data in {shown} belongs to {owner}, not to {}",
+            account.name
+        );
+        Check::failed(
+            name,
+            found,
+            format!("give --user {owner} as root, or run as {owner}"),
+        )
+    })
 }
 
 pub(super) fn socket_paths(subject: &Subject<'_>) -> Check {

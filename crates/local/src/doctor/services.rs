@@ -1,11 +1,12 @@
 //! Rows about what else is on the machine: PostgreSQL's binaries, other servers, busy ports.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use private_postgres::Binaries;
 
 use super::{Check, Subject};
-use crate::ports;
+use crate::ports::{self, Obstacle};
 
 pub(super) fn postgres_binaries(subject: &Subject<'_>) -> Check {
     let name = "PostgreSQL";
@@ -46,28 +47,54 @@ pub(super) fn other_postgres(subject: &Subject<'_>) -> Check {
 
 pub(super) fn ports(subject: &Subject<'_>) -> Vec<Check> {
     let options = subject.options;
+    if options.http_port == options.admin_port {
+        let found = format!(
+            "--http-port and --admin-port are both {}",
+            options.http_port
+        );
+        return vec![Check::failed("ports", found, "choose two ports")];
+    }
     let wanted = [
         ("port http", "--http-port", options.http_port),
         ("port admin", "--admin-port", options.admin_port),
     ];
-    wanted
-        .into_iter()
+    let checks = wanted.into_iter();
+    checks
         .map(
-            |(name, flag, port)| match ports::busy(&options.bind, port) {
+            |(name, flag, port)| match ports::obstacle(&options.bind, port) {
                 _ if subject.running => {
                     Check::ok(name, format!("{port}, held by this installation"))
                 }
                 None => Check::ok(name, format!("{port} is free")),
-                Some((address, holder)) => {
-                    let holder =
-                        holder.map_or("another user's process".to_owned(), |h| h.to_string());
-                    Check::failed(
-                        name,
-                        format!("{address} is taken by {holder}"),
-                        format!("end that process, or choose another port with {flag}"),
-                    )
-                }
+                Some(obstacle) => obstructed(name, flag, &obstacle),
             },
         )
         .collect()
+}
+
+fn obstructed(name: &'static str, flag: &str, obstacle: &Obstacle) -> Check {
+    let address = obstacle.address;
+    match obstacle.error.kind() {
+        ErrorKind::AddrInUse => {
+            let holder = ports::holder(address.port());
+            let holder = holder.map_or("another user's process".to_owned(), |h| h.to_string());
+            let remedy = format!("end that process, or choose another port with {flag}");
+            Check::failed(name, format!("{address} is taken by {holder}"), remedy)
+        }
+        ErrorKind::AddrNotAvailable => Check::failed(
+            name,
+            format!("{} is no address of this machine", address.ip()),
+            "name one of its addresses with --bind (see `ip address`)",
+        ),
+        ErrorKind::PermissionDenied => Check::failed(
+            name,
+            format!("this user may not listen on {address}"),
+            format!("run as root, or choose a port from 1024 on with {flag}"),
+        ),
+        _ => Check::failed(
+            name,
+            format!("{address}: {}", obstacle.error),
+            format!("choose another with {flag}"),
+        ),
+    }
 }

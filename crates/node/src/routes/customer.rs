@@ -5,19 +5,27 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::Method;
+use storage::Place;
 
 use super::{found_response, id};
 use crate::app::App;
 use crate::error::Problem;
-use crate::listing::{Asked, rows_max, stream};
+use crate::listing::{Asked, Wanted, stream, unknown_cursor};
 
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     method: Method,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let list = app.storage.customers(rows_max(asked, &method)?).await?;
-    stream(&app, list).await
+    let wanted = Wanted::check("/api/customer", asked, &method)?;
+    let list = match wanted.page::<Place>()? {
+        None => app.storage.customers(wanted.rows_read()).await?,
+        Some(page) => {
+            let list = app.storage.customers_page(&page).await?;
+            list.ok_or_else(unknown_cursor)?
+        }
+    };
+    stream(&app, &wanted, list).await
 }
 
 pub(crate) async fn one(

@@ -27,6 +27,9 @@ pub(crate) async fn post(
     let body = read_body(&app, &headers, body).await?;
     match serde_json::from_slice(&body) {
         Ok(Operation { operation }) if operation >= 0 => {
+            if let Err(instead) = app.faults.operation(operation) {
+                return Ok(*instead);
+            }
             Ok(here_and_now(&app, &format!("\"operation\":{operation},")))
         }
         _ => Err(Problem::bad_request(

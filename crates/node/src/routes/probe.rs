@@ -52,5 +52,8 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Probl
 }
 
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    typed_response(chassis::metrics::CONTENT_TYPE, app.metrics.encode())
+    typed_response(
+        chassis::metrics::CONTENT_TYPE,
+        app.metrics.encode(&app.storage.observed()),
+    )
 }

@@ -10,12 +10,12 @@ use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use storage::{Created, Deleted, IdempotencyKey, NewSession, Timestamp};
+use storage::{Created, Deleted, IdempotencyKey, NewSession, SessionPlace, Timestamp};
 
 use super::{found_response, id, json_response, read_body};
 use crate::app::App;
 use crate::error::Problem;
-use crate::listing::{Asked, rows_max, stream};
+use crate::listing::{Asked, Wanted, stream, unknown_cursor};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Characters of an idempotency key.
@@ -26,8 +26,15 @@ pub(crate) async fn list(
     method: Method,
     asked: Asked,
 ) -> Result<Response, Problem> {
-    let list = app.storage.sessions(rows_max(asked, &method)?).await?;
-    stream(&app, list).await
+    let wanted = Wanted::check("/api/session", asked, &method)?;
+    let list = match wanted.page::<SessionPlace>()? {
+        None => app.storage.sessions(wanted.rows_read()).await?,
+        Some(page) => {
+            let list = app.storage.sessions_page(&page).await?;
+            list.ok_or_else(unknown_cursor)?
+        }
+    };
+    stream(&app, &wanted, list).await
 }
 
 pub(crate) async fn one(
@@ -120,17 +127,19 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
         return Ok(None);
     };
     value
         .to_str()
         .ok()
-        .filter(|key| (1..=KEY_MAX).contains(&key.len()))
+        .filter(|key| (1..=KEY_MAX).contains(&key.len()) && !key.contains('\t'))
+        .filter(|_| values.next().is_none())
         .map(Some)
         .ok_or_else(|| {
             Problem::bad_request(format!(
-                "an idempotency key has 1 to {KEY_MAX} visible ASCII characters"
+                "there is one idempotency key, with 1 to {KEY_MAX} printable ASCII characters"
             ))
         })
 }

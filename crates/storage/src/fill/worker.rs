@@ -6,10 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::{CancelToken, Client, NoTls};
+use tokio_postgres::Client;
 
 use super::catalogue::{ask, one};
-use crate::connect::{CONNECT_LIMIT, connect, within};
+use crate::connect::{CONNECT_LIMIT, Canceller, primary, within};
+use crate::pooler::is_pooled;
 use crate::{Error, PostgresCluster};
 
 /// `bingo` in ASCII; advisory locks are numbers, one set for each database.
@@ -32,7 +33,8 @@ pub(super) async fn lock(
     cluster: &PostgresCluster,
     waiting: &(dyn Fn() + Send + Sync),
 ) -> Result<Client, Error> {
-    let client = connect(cluster, LOCK_NAME).await?;
+    let client = primary(cluster, LOCK_NAME).await?.client;
+    refuse_a_pooler(&client).await?;
     let sql = format!("SELECT pg_try_advisory_lock({LOCK})");
     let deadline = Instant::now() + LOCK_LIMIT;
     let mut is_told = false;
@@ -57,6 +59,19 @@ pub(super) async fn lock(
     Ok(client)
 }
 
+/// The lock belongs to a session of the server, which a pooler may give to anybody.
+async fn refuse_a_pooler(client: &Client) -> Result<(), Error> {
+    let attempted = "take the lock of prepare_db";
+    match within(CONNECT_LIMIT, attempted, is_pooled(client)).await? {
+        false => Ok(()),
+        true => Err(Error::Refused {
+            attempted: attempted.into(),
+            why: "a pooler stands between us and the server, and the lock needs a session".into(),
+            remedy: "name the server itself for prepare_db; run_server may use the pooler".into(),
+        }),
+    }
+}
+
 /// Ends the workers of processes that died; the caller holds the lock, so no others can be there.
 async fn end_orphans(client: &Client) -> Result<(), Error> {
     const SQL: &str = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
@@ -75,14 +90,16 @@ async fn end_orphans(client: &Client) -> Result<(), Error> {
 /// A connection that works. Dropped in the middle of a statement, it has the server cancel it.
 pub(super) struct Worker {
     pub client: Client,
-    cancel: Option<CancelToken>,
+    cancel: Option<Canceller>,
 }
 
 impl Worker {
     pub(super) async fn connect(cluster: &PostgresCluster) -> Result<Self, Error> {
-        let client = connect(cluster, WORKER_NAME).await?;
-        let cancel = Some(client.cancel_token());
-        let worker = Self { client, cancel };
+        let dialled = primary(cluster, WORKER_NAME).await?;
+        let worker = Self {
+            client: dialled.client,
+            cancel: Some(dialled.canceller),
+        };
         worker
             .run(&format!(
                 "SET statement_timeout = 0; SET lock_timeout = '60s'; \
@@ -111,14 +128,12 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let (Some(token), Ok(runtime)) =
+        let (Some(canceller), Ok(runtime)) =
             (self.cancel.take(), tokio::runtime::Handle::try_current())
         else {
             return;
         };
-        runtime.spawn(async move {
-            // At worst the statement runs to its end and its transaction is rolled back.
-            let _ = tokio::time::timeout(CONNECT_LIMIT, token.cancel_query(NoTls)).await;
-        });
+        // At worst the statement runs to its end and its transaction is rolled back.
+        runtime.spawn(canceller.cancel());
     }
 }

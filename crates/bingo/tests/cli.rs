@@ -1,0 +1,11 @@
+//! The command line from outside, with the real binary: every command's text and exit code, faulty
+//! configurations, precedence, secrets, the log file, and the reference pages.
+
+mod cli {
+    mod commands;
+    mod configuration;
+    mod log_file;
+    mod reference;
+    mod rig;
+    mod secrets;
+}

@@ -1,0 +1,346 @@
+//! Every fault of a file in one run: its tree of values is held against the schema of the type that
+//! it will become, and nothing stops at the first difference. A fault has key, value, reason, remedy
+//! and line. Secrets are masked; the value of an unknown key is not shown at all, because a mistyped
+//! `password` is a secret too.
+
+use std::net::SocketAddr;
+
+use serde_json::Value as Json;
+
+use super::located::{Located, Value};
+use super::shape::{Format, Section, Shape, is_secret, resolve};
+use super::{nearest, parse_duration, parse_size};
+use crate::Failure;
+
+/// Longer values are cut in messages.
+const SHOWN_CHARACTERS: usize = 60;
+/// More faults than this are not listed one by one: the file is then another file.
+const FAULTS_MAX: usize = 100;
+
+/// Checks a document. `name` is what messages call the file, `source` its text.
+pub(super) fn check(
+    name: &str,
+    source: &str,
+    schema: &Json,
+    document: &Located,
+) -> Option<Failure> {
+    let mut checker = Checker {
+        name,
+        source,
+        root: schema,
+        faults: Vec::new(),
+    };
+    checker.value(schema, "", document);
+    checker.faults.sort_by_key(|(line, _)| *line);
+    checker.faults.truncate(FAULTS_MAX);
+    Failure::all(checker.faults.into_iter().map(|(_, failure)| failure))
+}
+
+struct Checker<'a> {
+    name: &'a str,
+    source: &'a str,
+    root: &'a Json,
+    faults: Vec<(u64, Failure)>,
+}
+
+/// Why a value cannot be taken, and what to write instead.
+struct Fault(String, String);
+
+impl Fault {
+    fn new(why: impl Into<String>, help: impl Into<String>) -> Self {
+        Self(why.into(), help.into())
+    }
+}
+
+impl Checker<'_> {
+    fn value(&mut self, schema: &Json, path: &str, at: &Located) {
+        let (shape, nullable) = resolve(self.root, schema);
+        if matches!(at.value(), Value::Empty) {
+            if !nullable && !matches!(shape, Shape::Unknown) {
+                let fault = Fault::new("it is empty", "write a value, or leave the key out");
+                self.add(schema, path, at, fault);
+            }
+            return;
+        }
+        match (shape, at.value()) {
+            (Shape::Unknown, _) => {}
+            (Shape::Section(section), Value::Section(entries)) => {
+                self.section(section, path, at.line(), entries);
+            }
+            (Shape::Section(section), _) => {
+                let help = format!(
+                    "write `key: value` lines under it; its keys are {}",
+                    list(&section.names())
+                );
+                self.add(schema, path, at, Fault::new("it is no section", help));
+            }
+            (Shape::List { item, items_min }, Value::List(items)) => {
+                if (items.len() as u64) < items_min {
+                    let help = format!("name at least {items_min}");
+                    self.add(
+                        schema,
+                        path,
+                        at,
+                        Fault::new("the list has too few entries", help),
+                    );
+                }
+                for (i, entry) in items.iter().enumerate() {
+                    self.value(item, &format!("{path}[{i}]"), entry);
+                }
+            }
+            (Shape::List { .. }, _) => {
+                let help = "write one `- …` line for each entry";
+                self.add(schema, path, at, Fault::new("it is no list", help));
+            }
+            (shape, value) => {
+                let Some(text) = at.text(self.source) else {
+                    let fault = Fault::new("it is a list or a section", "write one value");
+                    return self.add(schema, path, at, fault);
+                };
+                if let Some(fault) = scalar(&shape, value, text) {
+                    self.add(schema, path, at, fault);
+                }
+            }
+        }
+    }
+
+    fn section(
+        &mut self,
+        section: Section<'_>,
+        path: &str,
+        line: u64,
+        entries: &[(super::located::Key, Located)],
+    ) {
+        for (key, value) in entries {
+            let below = join(path, key.name());
+            match (section.property(key.name()), section.other()) {
+                (Some(schema), _) | (None, Some(schema)) => self.value(schema, &below, value),
+                (None, None) => {
+                    let names = section.names();
+                    let help = match nearest(key.name(), &names) {
+                        Some(name) => format!("did you mean `{name}`? Else remove it"),
+                        None => format!("remove it; the keys here are {}", list(&names)),
+                    };
+                    let attempted = format!("read {} line {}, {below}", self.name, key.line());
+                    let failure = Failure::configuration(attempted, "there is no such key", help);
+                    self.faults.push((key.line(), failure));
+                }
+            }
+        }
+        for name in section.required() {
+            if entries.iter().all(|(key, _)| key.name() != name) {
+                let attempted = format!("read {} line {line}, {}", self.name, join(path, name));
+                let failure = Failure::configuration(attempted, "it is missing", "add this key");
+                self.faults.push((line, failure));
+            }
+        }
+    }
+
+    fn add(&mut self, schema: &Json, path: &str, at: &Located, Fault(why, help): Fault) {
+        let shown = match at.value() {
+            _ if is_secret(schema) => "***".to_owned(),
+            Value::Empty => String::new(),
+            Value::List(_) => "a list".to_owned(),
+            Value::Section(_) => "a section".to_owned(),
+            _ => shortened(at.text(self.source).unwrap_or_default()),
+        };
+        let what = match path {
+            "" => String::new(),
+            path => format!(", {path}"),
+        };
+        let shown = match shown.as_str() {
+            "" => String::new(),
+            shown => format!(": `{shown}`"),
+        };
+        let attempted = format!("read {} line {}{what}{shown}", self.name, at.line());
+        let failure = Failure::configuration(attempted, why, help);
+        self.faults.push((at.line(), failure));
+    }
+}
+
+fn scalar(shape: &Shape<'_>, value: &Value, text: &str) -> Option<Fault> {
+    match shape {
+        Shape::Words(words) => word(words, text),
+        Shape::Flag => {
+            let known = matches!(value, Value::Flag) || matches!(text, "true" | "false");
+            (!known).then(|| Fault::new("it is neither true nor false", "write true or false"))
+        }
+        Shape::Integer { min, max } => integer(*min, *max, value, text),
+        Shape::Text(format, schema) => formatted(*format, schema, text),
+        Shape::Section(_) | Shape::List { .. } | Shape::Unknown => None,
+    }
+}
+
+fn word(words: &[&str], text: &str) -> Option<Fault> {
+    if words.contains(&text) {
+        return None;
+    }
+    let help = match nearest(text, words) {
+        Some(name) => format!("did you mean `{name}`? Known are {}", list(words)),
+        None => format!("choose one of {}", list(words)),
+    };
+    Some(Fault::new("there is no such word", help))
+}
+
+fn integer(min: i128, max: i128, value: &Value, text: &str) -> Option<Fault> {
+    let help = format!("write a whole number from {min} to {max}");
+    let number = match value {
+        Value::Integer(number) => Some(*number),
+        _ => text.parse::<i128>().ok(),
+    };
+    match number {
+        None => Some(Fault::new("it is no whole number", help)),
+        Some(number) if number < min => Some(Fault::new(format!("it is below {min}"), help)),
+        Some(number) if number > max => Some(Fault::new(format!("it is above {max}"), help)),
+        Some(_) => None,
+    }
+}
+
+fn formatted(format: Format, schema: &Json, text: &str) -> Option<Fault> {
+    match format {
+        Format::Plain => plain(schema, text),
+        Format::Duration => quantity(
+            schema,
+            text,
+            "duration",
+            "write a number and one of us, ms, s, m, h, like 250ms",
+            |text| parse_duration(text).ok().map(|time| time.as_secs_f64()),
+        ),
+        Format::DurationRange => {
+            let ordered = text.split_once("..").is_some_and(|(least, most)| {
+                let (least, most) = (parse_duration(least), parse_duration(most));
+                matches!((least, most), (Ok(least), Ok(most)) if least <= most)
+            });
+            let help = "write two durations, the lesser first, like 20m..25m";
+            (!ordered).then(|| Fault::new("it is no range of durations", help))
+        }
+        Format::Size => quantity(
+            schema,
+            text,
+            "size",
+            "write a number and one of B, KiB, MiB, GiB, like 64MiB",
+            |text| parse_size(text).ok().map(|bytes| bytes as f64),
+        ),
+        Format::SocketAddress => text.parse::<SocketAddr>().is_err().then(|| {
+            let help = "write one, like 127.0.0.1:8080 or [::1]:8080";
+            Fault::new("it is no IP:PORT", help)
+        }),
+        Format::Email => email_fault(text).map(|(why, help)| Fault::new(why, help)),
+        Format::Host => host(text),
+    }
+}
+
+fn plain(schema: &Json, text: &str) -> Option<Fault> {
+    let least = schema.get("minLength").and_then(Json::as_u64).unwrap_or(0);
+    let most = schema.get("maxLength").and_then(Json::as_u64);
+    let length = text.chars().count() as u64;
+    if length < least && length == 0 {
+        return Some(Fault::new("it is empty", "write a value"));
+    }
+    if length < least {
+        return Some(Fault::new(
+            "it is too short",
+            format!("write at least {least} characters"),
+        ));
+    }
+    let most = most.filter(|most| length > *most)?;
+    let help = format!("write at most {most} characters");
+    Some(Fault::new("it is too long", help))
+}
+
+/// A number with a unit, within `x-min` and `x-max` of its schema.
+fn quantity(
+    schema: &Json,
+    text: &str,
+    noun: &str,
+    help: &str,
+    parse: impl Fn(&str) -> Option<f64>,
+) -> Option<Fault> {
+    let limit = |key: &str| schema.get(key).and_then(Json::as_str);
+    let Some(amount) = parse(text) else {
+        let digits = text.bytes().any(|byte| byte.is_ascii_digit());
+        let why = match text {
+            negative if negative.starts_with('-') => "it is negative".to_owned(),
+            _ if digits && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+                "it has no unit".to_owned()
+            }
+            _ => format!("it is no {noun}"),
+        };
+        return Some(Fault::new(why, help));
+    };
+    if let Some(min) = limit("x-min").filter(|min| parse(min).is_some_and(|min| amount < min)) {
+        return Some(Fault::new(
+            format!("it is below {min}"),
+            format!("choose {min} or more"),
+        ));
+    }
+    let max = limit("x-max").filter(|max| parse(max).is_some_and(|max| amount > max))?;
+    Some(Fault::new(
+        format!("it is above {max}"),
+        format!("choose {max} or less"),
+    ))
+}
+
+fn host(text: &str) -> Option<Fault> {
+    let help = "write a name like localhost, an address like 10.0.0.5 or ::1, or the folder of a \
+                Unix socket";
+    if text.is_empty() {
+        return Some(Fault::new("it is empty", help));
+    }
+    if text.starts_with('/') || text.parse::<std::net::IpAddr>().is_ok() {
+        return None;
+    }
+    if let Some((_, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        let help = format!("write the port under a key of its own: `port: {port}`");
+        return Some(Fault::new("it holds a port", help));
+    }
+    let strange =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '@' | ',');
+    text.contains(strange)
+        .then(|| Fault::new("it is neither a name nor an address", help))
+}
+
+/// Why a text cannot be an e-mail address, and the remedy. Only what would surely be a mistake: who
+/// a server takes for valid is the server's affair.
+pub fn email_fault(text: &str) -> Option<(&'static str, &'static str)> {
+    let help = "write it like name@example.com";
+    let (name, domain) = match text.rsplit_once('@') {
+        _ if text.is_empty() => return Some(("it is empty", help)),
+        None => return Some(("it has no @", help)),
+        Some(parts) => parts,
+    };
+    if name.is_empty() || domain.is_empty() {
+        return Some(("nothing stands on one side of its @", help));
+    }
+    if name.contains('@') {
+        return Some(("it has more than one @", help));
+    }
+    let strange = |c: char| c.is_whitespace() || c.is_control();
+    if text.contains(strange) {
+        return Some(("it holds a blank", help));
+    }
+    (text.len() > 254).then_some(("it is longer than 254 bytes (RFC 5321)", help))
+}
+
+fn join(path: &str, name: &str) -> String {
+    match path {
+        "" => name.to_owned(),
+        path => format!("{path}.{name}"),
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    names.join(", ")
+}
+
+/// One line, not too long.
+fn shortened(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let mut shown: String = text.chars().take(SHOWN_CHARACTERS).map(clean).collect();
+    if text.chars().nth(SHOWN_CHARACTERS).is_some() {
+        shown.push('…');
+    }
+    shown
+}

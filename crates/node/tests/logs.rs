@@ -1,0 +1,124 @@
+//! What the logs of a node hold, and what they never hold. A test binary of its own: the log of a
+//! process is one.
+
+mod fixture;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fixture::{Node, config, database, json, psql, request, until};
+use http::Method;
+use node::Config;
+
+/// Lines that were logged by the whole process.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// Requests whose paths, queries, headers, bodies and answers hold canaries.
+async fn ask_with_canaries(node: &Node) {
+    for path in [
+        "/api/customer/1",
+        "/api/customer",
+        "/api/customer?limit=1&cursor=1",
+        "/api/customer?limit=canary",
+        "/api/customer?cursor=canary",
+        "/api/customer/canary",
+        "/canary",
+        "/api/session?limit=5",
+        "/config",
+    ] {
+        node.get(path).await;
+    }
+    for body in [
+        r#"{"start_time":"2021-12-09T16:12:52Z","customer_id":1,"movie_id":1}"#,
+        r#"{"start_time":"canary","customer_id":1,"movie_id":1}"#,
+        r#"{"canary":"#,
+    ] {
+        node.send(json("/api/session", body, &[("idempotency-key", "canary")]))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn customers_stay_out_of_the_log_and_requests_are_found_by_their_id() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+    let server = database().await;
+    psql(
+        &server,
+        "UPDATE customers SET name = 'Canary', surname = 'Canary', email = 'canary@example.com' \
+         WHERE id = 1",
+    );
+    let node = Node::start(Config {
+        long_dummy_duration: Duration::from_millis(1100),
+        ..config(&server)
+    });
+    ask_with_canaries(&node).await;
+    // A failing statement, whose words PostgreSQL repeats.
+    psql(&server, "ALTER TABLE customers RENAME surname TO canary");
+    node.get("/api/customer?limit=2").await;
+
+    let mut slow = request(Method::GET, "/long_dummy");
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    for (name, value) in [
+        ("x-request-id", "slow-one"),
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+    ] {
+        slow.headers_mut().insert(name, value.parse().unwrap());
+    }
+    node.send(slow).await;
+    let find = async || {
+        let text = lines.text();
+        let line = text
+            .lines()
+            .find(|line| line.contains("GET request was slow"));
+        line.map(str::to_owned)
+    };
+    let line = until(find, Option::is_some).await.unwrap();
+    for part in [
+        " INFO ",
+        "slow-one",
+        "route=\"/long_dummy\"",
+        "status=200",
+        "duration=1.",
+        trace,
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let text = lines.text();
+    let failed = text
+        .lines()
+        .find(|line| line.contains("GET request failed"))
+        .unwrap();
+    assert!(
+        failed.contains("SQLSTATE 42703") && failed.contains(" INFO "),
+        "{failed}"
+    );
+    assert!(!text.to_lowercase().contains("canary"), "{text}");
+    assert!(!text.contains(server.password()));
+}
