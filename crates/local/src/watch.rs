@@ -196,7 +196,9 @@ impl Watch<'_> {
         if let Some(failed) = all.find(|process| process.state == ProcessState::Failed) {
             let log = self.layout.logs().join(format!("{}.log", failed.name));
             let why = format!("{}\n{}", status::one_line(failed), last_lines(&tail(&log)));
-            return Some(Failure::run_time(attempted, why.trim_end(), read_log(&log)));
+            let failure = Failure::run_time(attempted, why.trim_end(), read_log(&log));
+            let exit = failed.last_exit.as_deref().unwrap_or_default();
+            return Some(of_exit(failure, exit.starts_with("exit 64")));
         }
         let Some(supervisor) = supervisor else {
             let stopped = now.state == State::Stopped;
@@ -210,15 +212,10 @@ impl Watch<'_> {
             last_lines(&tail(&log))
         );
         let failure = Failure::run_time(attempted.clone(), why.trim_end(), read_log(&log));
-        let wrong = exited.code() == Some(chassis::Exit::Configuration as i32);
-        Some(if wrong {
-            Failure {
-                exit: chassis::Exit::Configuration,
-                ..failure
-            }
-        } else {
-            failure
-        })
+        Some(of_exit(
+            failure,
+            exited.code() == Some(chassis::Exit::Configuration as i32),
+        ))
     }
 
     fn timed_out(&self, installation: &Installation) -> Failure {
@@ -258,6 +255,15 @@ impl Watch<'_> {
 /// Writes to stdout; a closed pipe must not end a start that went well.
 fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Exit 64 where a child said that its configuration or environment is wrong.
+fn of_exit(failure: Failure, is_configuration: bool) -> Failure {
+    if is_configuration {
+        let exit = chassis::Exit::Configuration;
+        return Failure { exit, ..failure };
+    }
+    failure
 }
 
 fn read_log(path: &std::path::Path) -> String {

@@ -168,11 +168,11 @@ pub(crate) async fn primary(
                 let asked = within(CONNECT_LIMIT, &attempted, is_in_recovery(&dialled.client));
                 match asked.await {
                     Ok(false) => Ok(dialled),
-                    Ok(true) => Err("is in recovery, so it takes no writes".to_owned()),
-                    Err(error) => Err(chassis::failure::chain(&error)),
+                    Ok(true) => Err(("is in recovery, so it takes no writes".to_owned(), false)),
+                    Err(error) => Err((chassis::failure::chain(&error), error.is_refusal())),
                 }
             }
-            Err(error) => Err(chassis::failure::chain(&error)),
+            Err(error) => Err((chassis::failure::chain(&error), error.is_refusal())),
         };
         (i, answer)
     });
@@ -185,13 +185,16 @@ pub(crate) async fn primary(
         }
     }
     attempts.sort();
-    let attempt = |(i, answer): (usize, String)| Attempt {
+    let are_refusals = attempts.iter().all(|(_, (_, is_refusal))| *is_refusal);
+    let attempt = |(i, (answer, _)): (usize, (String, bool))| Attempt {
         host: dialers.get(i).map_or(String::new(), |d| d.host.to_string()),
         answer,
     };
-    Err(Error::Unreachable {
-        attempts: attempts.into_iter().map(attempt).collect(),
-    })
+    let attempts: Vec<Attempt> = attempts.into_iter().map(attempt).collect();
+    if are_refusals {
+        return Err(Error::refused_login(&attempts));
+    }
+    Err(Error::Unreachable { attempts })
 }
 
 /// A client of the cluster's writable server, to ask it anything. Errors: `Unreachable` with what each

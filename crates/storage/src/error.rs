@@ -124,6 +124,24 @@ impl Error {
         }
     }
 
+    /// Whether a server refused the login for good: the wrong user, password or database (PostgreSQL
+    /// appendix A, class 28 and 3D000). Trying again cannot help.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.code()
+            .is_some_and(|code| code.code().starts_with("28") || code.code() == "3D000")
+    }
+
+    /// Every host refused the login.
+    pub(crate) fn refused_login(attempts: &[Attempt]) -> Self {
+        Self::Refused {
+            attempted: "log in to the database".into(),
+            why: List(attempts).to_string(),
+            remedy: "correct user, password and db_name in the configuration or URL; a missing \
+                database is made with createdb"
+                .into(),
+        }
+    }
+
     /// What to do about it; empty where there is nothing better than trying again.
     pub fn remedy(&self) -> String {
         match self {

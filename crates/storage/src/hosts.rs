@@ -327,13 +327,9 @@ impl Known {
 
 impl Answer {
     fn new(error: &Error) -> Self {
-        // PostgreSQL appendix A: invalid authorization; there is no such database.
-        let is_refusal = error
-            .code()
-            .is_some_and(|code| code.code().starts_with("28") || code.code() == "3D000");
         Self {
             text: chassis::failure::chain(error),
-            is_refusal,
+            is_refusal: error.is_refusal(),
         }
     }
 }

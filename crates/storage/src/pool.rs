@@ -144,6 +144,15 @@ impl Preparer<'_> {
             false => self.client.prepare(sql).await.map(Query::Prepared),
         }
     }
+
+    /// Runs a list for its first row: a session's first plan reads catalogue and statistics, which
+    /// would delay the first byte of the first request.
+    pub(crate) async fn first_row(&self, list: &Query) -> Result<(), DriverError> {
+        if let Query::Prepared(statement) = list {
+            self.client.execute(statement, &[&1_i64]).await?;
+        }
+        Ok(())
+    }
 }
 
 impl<C: Class> Pool<C> {

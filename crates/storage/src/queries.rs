@@ -293,6 +293,9 @@ impl Class for Lists {
             preparer.query(&customers),
             preparer.query(&sessions)
         )?;
+        for list in [&movies, &customers, &sessions] {
+            preparer.first_row(list).await?;
+        }
         Ok(Self {
             movies,
             customers,

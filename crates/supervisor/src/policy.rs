@@ -26,7 +26,7 @@ const BACKOFF: Backoff = Backoff {
     max: Duration::from_secs(10),
 };
 /// A process that was healthy for so long starts again with a clean record.
-const HEALTHY_AGAIN: Duration = Duration::from_secs(10);
+const HEALTHY_AGAIN: Duration = Duration::from_secs(2);
 /// Restarts in a row after which a human must look. Trying goes on.
 const ALARM_AFTER: u32 = 5;
 /// A silent PostgreSQL is killed only after this: killing it costs a crash recovery.

@@ -11,6 +11,7 @@ use private_postgres::Account;
 use super::{Check, Subject};
 use crate::access;
 use crate::account;
+use crate::layout::Layout;
 
 /// Longest path of a Unix socket that every system takes, in bytes (unix(7) has 108 with its zero).
 const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -134,13 +135,13 @@ pub(super) fn socket_paths(subject: &Subject<'_>) -> Check {
 pub(super) fn disk_space(subject: &Subject<'_>) -> Check {
     let place = existing(subject.layout.root());
     let options = subject.options;
-    let filled = subject.layout.installation().exists();
     let rows = u64::from(options.sessions) * DISK_PER_SESSION
         + (u64::from(options.customers) + u64::from(options.movies)) * DISK_PER_NAME;
-    let needed = if filled || options.postgres_url.is_some() {
+    let needed = if options.postgres_url.is_some() || is_filled(subject.layout) {
         DISK_BASE
     } else {
-        DISK_BASE + rows
+        // A filling that was broken off goes on where it was.
+        DISK_BASE + rows.saturating_sub(bytes_below(&subject.layout.postgres()))
     };
     let Ok(system) = rustix::fs::statvfs(&place) else {
         return Check::warning("disk space", "could not be read", String::new());
@@ -157,6 +158,26 @@ pub(super) fn disk_space(subject: &Subject<'_>) -> Check {
         );
         Check::failed("disk space", found, remedy)
     }
+}
+
+/// Whether the last `prepare_db` here came to its end.
+fn is_filled(layout: &Layout) -> bool {
+    let log = std::fs::read_to_string(layout.logs().join("prepare_db.log")).unwrap_or_default();
+    let last = log.lines().last().unwrap_or_default();
+    serde_json::from_str::<serde_json::Value>(last).is_ok_and(|line| line["phase"] == "done")
+}
+
+/// Bytes of all files below a folder; 0 for what cannot be read.
+fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    let bytes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    bytes.sum()
 }
 
 pub(super) fn disk_sync(subject: &Subject<'_>) -> Check {
