@@ -41,6 +41,7 @@ fn node_url(installation: &Installation, name: &str, path: &str) -> String {
 
 /// Holds a lock on a table for this long, in a session of its own; returns once it is held.
 async fn lock(installation: &Installation, table: &str, seconds: u32) -> Child {
+    settled(installation).await;
     let status = installation.status();
     let sql =
         format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({seconds})");
@@ -64,6 +65,19 @@ async fn lock(installation: &Installation, table: &str, seconds: u32) -> Child {
     .await
     .unwrap();
     child
+}
+
+/// Waits until no node makes connections any more: one that prepares statements would wait for the
+/// lock as well, and be taken for a request's.
+async fn settled(installation: &Installation) {
+    let quiet = "SELECT bool_and(state = 'idle' AND \
+         state_change < clock_timestamp() - interval '300 ms') FROM pg_stat_activity \
+         WHERE application_name LIKE 'bingo/%' AND application_name <> 'bingo/watch'";
+    wait_until("the nodes' connections are made", SOON, async || {
+        installation.sql(quiet) == "t"
+    })
+    .await
+    .unwrap();
 }
 
 /// How many of the nodes' statements wait for a lock.

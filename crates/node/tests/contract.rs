@@ -186,6 +186,11 @@ async fn a_client_that_leaves_cancels_its_query_within_a_second() {
     let waiting = "SELECT count(*) FROM pg_stat_activity \
         WHERE application_name LIKE 'bingo/%' AND wait_event_type = 'Lock'";
     let body = r#"{"start_time":"2021-12-09T16:12:52Z","customer_id":1,"movie_id":1}"#;
+    // Connections that are still being made would wait for the lock as well.
+    let quiet = "SELECT count(*) >= 6 AND bool_and(state = 'idle' AND \
+        state_change < clock_timestamp() - interval '300 ms') FROM pg_stat_activity \
+        WHERE application_name LIKE 'bingo/%' AND application_name <> 'bingo/watch'";
+    until(async || psql(&server, quiet), |quiet| quiet.trim() == "t").await;
     let _lock = Lock::take(&server, "movies").await;
     for ask in [
         request(Method::GET, "/api/movie/1"),
