@@ -66,16 +66,33 @@ fn append(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
+/// The filter of a level. A word that is no level would be taken for the name of a module, and all
+/// else silenced.
+fn filter(level: &str) -> Result<EnvFilter, Failure> {
+    let wrong = |why: String| {
+        Failure::configuration(
+            format!("read the log level `{level}`"),
+            why,
+            "use error, warn, info, debug or trace, or directives such as info,gateway=debug",
+        )
+    };
+    let words = level
+        .split(',')
+        .filter(|directive| !directive.contains(['=', '[']));
+    for word in words {
+        // The parser takes an empty word for `error`.
+        let parsed = word.trim().parse::<tracing::level_filters::LevelFilter>();
+        if word.trim().is_empty() || parsed.is_err() {
+            return Err(wrong(format!("`{word}` is no level")));
+        }
+    }
+    EnvFilter::try_new(level).map_err(|error| wrong(error.to_string()))
+}
+
 /// Starts logging for the whole process; call once. Returns the handle to reopen the file with,
 /// where there is one. Fails on a wrong level or a file that cannot be opened (exit 64).
 pub fn start(settings: &Settings) -> Result<Option<Reopen>, Failure> {
-    let filter = EnvFilter::try_new(&settings.level).map_err(|error| {
-        Failure::configuration(
-            format!("read the log level `{}`", settings.level),
-            error,
-            "use error, warn, info, debug or trace",
-        )
-    })?;
+    let filter = filter(&settings.level)?;
     let reopen = settings.file.as_deref().map(open_file).transpose()?;
     let writer = Writer {
         file: reopen.clone(),
@@ -165,6 +182,17 @@ mod tests {
         writer.write_all(b"two\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for level in ["info", "WARN", "info,gateway=debug", "gateway=trace"] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in ["loud", "inf", "info,loud", ""] {
+            let failure = filter(level).unwrap_err();
+            assert_eq!(failure.exit, crate::Exit::Configuration, "{level}");
+        }
     }
 
     #[test]

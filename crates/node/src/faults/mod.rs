@@ -147,7 +147,8 @@ impl Faults {
         // A thread of its own, so that it goes on whatever the requests do.
         std::thread::spawn(move || {
             loop {
-                vec![1_u8; step as usize].leak();
+                // Nobody reads it: without the black box the optimiser leaves it out.
+                std::hint::black_box(vec![1_u8; step as usize].leak());
                 std::thread::sleep(LEAK_STEP);
             }
         });
