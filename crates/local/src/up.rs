@@ -18,7 +18,7 @@ use crate::down;
 use crate::generate::{self, Ports};
 use crate::layout::{Layout, write_file};
 use crate::options::Options;
-use crate::status::{self, Record, State};
+use crate::status::{self, Record};
 use crate::watch::{self, Watch};
 use crate::{account, ports, secrets};
 
@@ -50,30 +50,20 @@ pub struct Existing {
 /// get ready, 130 when interrupted before that.
 pub fn run(request: &Request, shutdown: &Shutdown) -> Result<Exit, Failure> {
     let layout = &request.layout;
-    if let Some(running) = running(request)? {
-        let watch = Watch {
-            layout,
-            timeout: request.timeout,
-            json: request.json,
-        };
-        watch.until_ready(shutdown, None)?;
-        return Ok(running);
-    }
-    let Some(mut supervisor) = start(request)? else {
-        // Another `up` was faster: what it started is watched like any running installation.
-        running(request)?;
-        let watch = Watch {
-            layout,
-            timeout: request.timeout,
-            json: request.json,
-        };
-        watch.until_ready(shutdown, None)?;
-        return Ok(Exit::Done);
-    };
     let watch = Watch {
         layout,
         timeout: request.timeout,
         json: request.json,
+    };
+    if is_running(request)? {
+        watch.until_ready(shutdown, None)?;
+        return Ok(Exit::Done);
+    }
+    let Some(mut supervisor) = start(request)? else {
+        // Another `up` was faster: what it started is watched like any running installation.
+        is_running(request)?;
+        watch.until_ready(shutdown, None)?;
+        return Ok(Exit::Done);
     };
     match watch.until_ready(shutdown, Some(&mut supervisor)) {
         Ok(_) if request.detach => Ok(Exit::Done),
@@ -103,27 +93,27 @@ fn finish(layout: &Layout, shutdown: &Shutdown, json: bool) -> Result<(), Failur
 }
 
 /// Over a running installation: nothing to start when the flags are the same, a refusal that names
-/// the differences otherwise. `None` when nothing runs.
-fn running(request: &Request) -> Result<Option<Exit>, Failure> {
+/// the differences otherwise. False when nothing runs.
+fn is_running(request: &Request) -> Result<bool, Failure> {
     let client = supervisor::control::Client::new(request.layout.control_socket());
     let status = match client.status() {
         Ok(status) => status,
         Err(error) if status::is_forbidden(&error) => {
             return Err(status::forbidden(&request.layout));
         }
-        Err(_) => return Ok(None),
+        Err(_) => return Ok(false),
     };
     if status.stopping {
         // It is about to end, say because its foreground was killed: wait, then start anew.
         down::stop(&request.layout, &|| false)?;
-        return Ok(None);
+        return Ok(false);
     }
     let Some(record) = Record::read(&request.layout) else {
-        return Ok(None);
+        return Ok(false);
     };
     let differences = record.options.differences(&request.options);
     if differences.is_empty() {
-        return Ok(Some(Exit::Done));
+        return Ok(true);
     }
     Err(Failure::configuration(
         format!(
@@ -310,9 +300,4 @@ fn unusable(layout: &Layout, error: &io::Error) -> Failure {
         error,
         "make it writable for this user, or choose another with --dir",
     )
-}
-
-/// Whether the whole is ready, for callers that only ask.
-pub fn is_ready(layout: &Layout) -> bool {
-    status::read(layout).state == State::Ready
 }
