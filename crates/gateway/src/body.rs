@@ -46,13 +46,57 @@ impl From<Infallible> for BodyError {
     }
 }
 
+/// A request's body as its listener gives it: one type behind every listener.
+pub(crate) enum ClientBody {
+    /// HTTP/1.1 and HTTP/2.
+    Http(Incoming),
+    /// HTTP/3.
+    #[allow(dead_code)] // Built by the HTTP/3 listener, which is next.
+    Quic(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
+}
+
+impl std::fmt::Debug for ClientBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientBody")
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Http(body) => Pin::new(body).poll_frame(cx).map_err(|_| BodyError::Client),
+            Self::Quic(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http(body) => body.is_end_stream(),
+            Self::Quic(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http(body) => body.size_hint(),
+            Self::Quic(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A request's body on its way to a node.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     /// Collected: can be sent again.
     Whole(Bytes),
     /// Streams, and is counted: `left` is what it may still have.
-    Streamed { body: Incoming, left: u64 },
+    Streamed { body: ClientBody, left: u64 },
 }
 
 impl Body for RequestBody {
@@ -77,7 +121,7 @@ impl Body for RequestBody {
                         None => Err(BodyError::TooLarge),
                     }))
                 }
-                Some(Err(_)) => Poll::Ready(Some(Err(BodyError::Client))),
+                Some(Err(error)) => Poll::Ready(Some(Err(error))),
                 None => Poll::Ready(None),
             },
         }

@@ -12,10 +12,9 @@ use http::request::Parts;
 use http::{Request, Response, Uri, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::account::Record;
-use crate::body::{AnswerBody, RequestBody};
+use crate::body::{AnswerBody, ClientBody, RequestBody};
 use crate::exchange::{Outgoing, OutgoingBody, exchange};
 use crate::forwarded::Forwarded;
 use crate::hop_by_hop;
@@ -57,7 +56,7 @@ impl Client {
 pub(crate) async fn handle(
     worker: &Rc<Worker>,
     client: &Client,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<AnswerBody> {
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
@@ -101,7 +100,7 @@ async fn forward(
     client: &Client,
     route: &Route,
     mut parts: Parts,
-    body: Incoming,
+    body: ClientBody,
     record: &Rc<Record>,
 ) -> Result<Response<AnswerBody>, Refusal> {
     let limits = &worker.shared.limits;
@@ -184,7 +183,7 @@ fn origin_form(uri: Uri) -> Uri {
 
 async fn collect(
     headers: &HeaderMap,
-    mut body: Incoming,
+    mut body: ClientBody,
     bytes_max: u64,
     deadline: Instant,
 ) -> Result<OutgoingBody, Refusal> {
@@ -218,7 +217,7 @@ async fn collect(
 }
 
 /// Most bodies come in one piece, which is then not copied.
-async fn read_whole(body: &mut Incoming, bytes_max: u64) -> Result<Bytes, Refusal> {
+async fn read_whole(body: &mut ClientBody, bytes_max: u64) -> Result<Bytes, Refusal> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -245,7 +244,7 @@ async fn read_whole(body: &mut Incoming, bytes_max: u64) -> Result<Bytes, Refusa
     })
 }
 
-async fn discard(mut body: Incoming) {
+async fn discard(mut body: ClientBody) {
     let mut left = DISCARDED_BYTES_MAX;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {

@@ -14,6 +14,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use chassis::Shutdown;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,6 +23,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
+use crate::body::ClientBody;
 use crate::handle::{Client, handle};
 use crate::worker::Worker;
 
@@ -198,8 +201,9 @@ async fn connection(
         tracing::debug!(%error, "a client's socket could not be prepared");
     }
     let client = Rc::new(Client::new(address, "http"));
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
+        let request = request.map(ClientBody::Http);
         async move { Ok::<_, Infallible>(handle(&worker, &client, request).await) }
     });
     let mut connection = http1::Builder::new()
