@@ -4,7 +4,7 @@
 ARGS ?=
 BINGO = $(or $(CARGO_TARGET_DIR),target)/release/bingo
 
-.PHONY: help up down test lint suites clean
+.PHONY: help up down test lint bench suites clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,6 +32,12 @@ lint: ## format, lints, dependencies, tidiness; no PostgreSQL needed
 	cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings
 	@.ci/deny
 	cargo test --locked --profile ci -p bingo --test tidy
+
+bench: ## the gateway beside nginx and HAProxy, prepare_db and the lists beside psql; about ten minutes
+	@.ci/prepare rust compiler postgres bench
+	cargo build --profile dist --locked -p bingo
+	bench/gateway --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
+	bench/database --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 
 suites: ## public suites (schemathesis) against a running installation; takes minutes
 	@.ci/prepare rust compiler postgres
