@@ -15,9 +15,10 @@ const CRATES: [(&str, &str); 8] = [
     ("serde_yaml", "unmaintained; YAML is serde-saphyr"),
     ("serde_norway", "unmaintained; YAML is serde-saphyr"),
 ];
-/// Crates that stand in the lock and in no build: a feature written `ring?/alloc` locks `ring` even
-/// where nothing turns it on. Banned again once any other crate wants them.
-const LOCKED_ONLY: [(&str, &str); 1] = [("ring", "rustls-webpki")];
+/// Crates that stand in the lock and in no build, and who locks them: a feature written `ring?/alloc`
+/// locks `ring` even where nothing turns it on, and quinn-proto wants it in browsers. Banned again
+/// once any other crate wants them.
+const LOCKED_ONLY: [(&str, &[&str]); 1] = [("ring", &["rustls-webpki", "quinn-proto"])];
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Notes to self.
 const NOTES: [&str; 3] = ["TODO", "FIXME", "XXX"];
@@ -105,7 +106,8 @@ fn is_locked_only(lock: &str, name: &str) -> bool {
         .peekable();
     let is_known = |package: &str| {
         let package = package.trim_end_matches('"');
-        LOCKED_ONLY.contains(&(name, package))
+        let known = LOCKED_ONLY.iter().find(|(locked, _)| *locked == name);
+        known.is_some_and(|(_, wanters)| wanters.contains(&package))
     };
     wanted_by.peek().is_some() && wanted_by.all(is_known)
 }
