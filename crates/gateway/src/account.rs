@@ -4,13 +4,15 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use chassis::metrics::RequestLabels;
 
 use crate::config::Class;
-use crate::ejection::Event;
+use crate::ejection::{Event, Reason};
 use crate::metrics::Outcome;
+use crate::nodes::Node;
 use crate::pool::Link;
 use crate::worker::Worker;
 
@@ -26,16 +28,18 @@ pub(crate) struct Record {
     method: &'static str,
     version: &'static str,
     status: Cell<u16>,
+    is_probe: bool,
 }
 
 impl Record {
-    /// `route` is a template; probes are not recorded at all.
+    /// `route` is a template; a request for the probes' path (`is_probe`) is not recorded at all.
     pub(crate) fn new(
         worker: &Rc<Worker>,
         started: Instant,
         route: &'static str,
         method: &http::Method,
         version: http::Version,
+        is_probe: bool,
     ) -> Self {
         worker.shared.metrics.http.active.inc();
         Self {
@@ -50,6 +54,7 @@ impl Record {
                 _ => "3",
             },
             status: Cell::new(CLIENT_CLOSED),
+            is_probe,
         }
     }
 
@@ -62,7 +67,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let shared = &self.worker.shared;
         shared.metrics.http.active.dec();
-        if self.route == shared.probe.path {
+        if self.is_probe {
             return;
         }
         let labels = RequestLabels {
@@ -80,7 +85,7 @@ impl Drop for Record {
 #[derive(Debug)]
 pub(crate) struct Flight {
     worker: Rc<Worker>,
-    node: usize,
+    node: Arc<Node>,
     class: Class,
     started: Instant,
     /// The answer is a 5xx: a failure in the eyes of the balancer.
@@ -91,13 +96,11 @@ pub(crate) struct Flight {
 
 impl Flight {
     /// Counts a request in on a node.
-    pub(crate) fn begin(worker: &Rc<Worker>, node: usize, class: Class, now: Instant) -> Self {
-        if let Some(node) = worker.shared.nodes.get(node) {
-            node.begin();
-        }
+    pub(crate) fn begin(worker: &Rc<Worker>, node: &Arc<Node>, class: Class, now: Instant) -> Self {
+        node.begin();
         Self {
             worker: Rc::clone(worker),
-            node,
+            node: Arc::clone(node),
             class,
             started: now,
             failed: false,
@@ -106,13 +109,16 @@ impl Flight {
         }
     }
 
+    /// The node that it is on.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// The head of an answer came over `link`.
     pub(crate) fn answered(&mut self, link: Link, status: http::StatusCode) {
         self.link = Some(link);
         self.failed = status.is_server_error();
-        if let Some(node) = self.worker.shared.nodes.get(self.node) {
-            node.answered();
-        }
+        self.node.answered();
     }
 
     /// The answer was read to its end: the connection can carry another.
@@ -126,7 +132,7 @@ impl Flight {
             let now = Instant::now();
             self.measure(self.failed, now);
             if let Some(link) = self.link.take() {
-                self.worker.pool.put(self.node, link, now);
+                self.worker.pool.put(&self.node, link, now);
             }
             self.settle(outcome);
         }
@@ -141,7 +147,9 @@ impl Flight {
     /// The connection broke after the request was sent.
     pub(crate) fn no_answer(&mut self) {
         self.fail(Outcome::NoAnswer);
-        self.learn(Some(Event::Broken { reason: "broken" }));
+        self.learn(Some(Event::Broken {
+            reason: Reason::Broken,
+        }));
     }
 
     /// The request's time ran out on this node.
@@ -150,9 +158,11 @@ impl Flight {
     }
 
     /// The connection broke in the middle of an answer's body.
-    pub(crate) fn broken(&mut self, reason: &'static str) {
+    pub(crate) fn broken(&mut self) {
         self.fail(Outcome::BodyBroken);
-        self.learn(Some(Event::Broken { reason }));
+        self.learn(Some(Event::Broken {
+            reason: Reason::BodyBroken,
+        }));
     }
 
     /// The node fell silent in the middle of an answer's body; whether it is out is for its probe.
@@ -168,13 +178,12 @@ impl Flight {
 
     fn measure(&self, failed: bool, now: Instant) {
         let seconds = now.saturating_duration_since(self.started).as_secs_f32();
-        let nodes = &self.worker.shared.nodes;
-        nodes.measured(self.node, self.class, seconds, failed, now);
+        self.node.measured(self.class, seconds, failed, now);
     }
 
     fn learn(&self, event: Option<Event>) {
         if let Some(event) = event {
-            self.worker.shared.nodes.learn(self.node, event);
+            self.worker.shared.learn(&self.node, event);
         }
     }
 
@@ -185,10 +194,8 @@ impl Flight {
         self.settled = true;
         // Dropping the connection closes it: it is in the middle of something, or used up.
         self.link = None;
-        if let Some(node) = self.worker.shared.nodes.get(self.node) {
-            node.end();
-            node.metrics.attempted(outcome);
-        }
+        self.node.end();
+        self.node.metrics.attempted(outcome);
     }
 }
 

@@ -87,12 +87,13 @@ fn problem(status: StatusCode, slug: &str) -> (StatusCode, &'static str, String)
 
 /// 200 while at least one node is in rotation.
 fn health(shared: &Shared) -> (StatusCode, &'static str, String) {
-    let nodes: Vec<Value> = shared
+    let live = shared.live();
+    let nodes: Vec<Value> = live
         .nodes
         .iter()
         .map(|node| json!({"name": node.name, "state": node.state().name()}))
         .collect();
-    let (status, word) = if shared.nodes.any_usable() {
+    let (status, word) = if live.nodes.any_usable() {
         (StatusCode::OK, "healthy")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
@@ -106,14 +107,15 @@ fn health(shared: &Shared) -> (StatusCode, &'static str, String) {
 
 fn status(shared: &Shared) -> Value {
     let now = Instant::now();
-    let nodes: Vec<Value> = shared
+    let live = shared.live();
+    let nodes: Vec<Value> = live
         .nodes
         .iter()
         .map(|node| {
             let latency: serde_json::Map<String, Value> = Class::ALL
                 .into_iter()
                 .filter_map(|(class, name)| {
-                    let seconds = shared.nodes.latency(node, class, now)?;
+                    let seconds = node.latency(class, now)?;
                     Some((name.to_owned(), json!(f64::from(seconds))))
                 })
                 .collect();
@@ -127,7 +129,7 @@ fn status(shared: &Shared) -> Value {
             })
         })
         .collect();
-    let open = shared
+    let open = live
         .limits
         .connections_max
         .saturating_sub(shared.connections.available_permits() + shared.threads);

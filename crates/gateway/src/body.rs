@@ -239,7 +239,7 @@ impl NodeBody {
                 Some(Ok(frame))
             }
             Some(Err(_)) => {
-                self.flight.broken("body_broken");
+                self.flight.broken();
                 Some(Err(BodyError::Node))
             }
             None => {

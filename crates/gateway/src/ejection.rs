@@ -46,16 +46,50 @@ impl State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     ProbeGood,
-    /// `reason` becomes a metric's label.
     ProbeBad {
-        reason: &'static str,
+        reason: Reason,
     },
     /// A probe or a request was answered with `Bingo-State: draining`.
     Draining,
     /// A live request could not connect, or its connection broke.
     Broken {
-        reason: &'static str,
+        reason: Reason,
     },
+}
+
+/// Why a node is taken for bad; its name is a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Reason {
+    /// A probe was answered, but not by 200.
+    Status = 0,
+    /// A probe could not connect, or its connection broke.
+    Unreachable = 1,
+    /// A probe was not answered in time.
+    Timeout = 2,
+    /// A request could not connect.
+    Connect = 3,
+    /// A connection broke before it answered a request.
+    Broken = 4,
+    /// A connection broke in the middle of an answer.
+    BodyBroken = 5,
+}
+
+impl Reason {
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
+        (Self::Status, "status"),
+        (Self::Unreachable, "unreachable"),
+        (Self::Timeout, "timeout"),
+        (Self::Connect, "connect"),
+        (Self::Broken, "broken"),
+        (Self::BodyBroken, "body_broken"),
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        Self::ALL
+            .get(self as usize)
+            .map_or("unknown", |(_, name)| name)
+    }
 }
 
 /// How many probes in a row change a node's state.
@@ -70,7 +104,7 @@ pub(crate) struct Thresholds {
 pub(crate) struct Change {
     pub(crate) from: State,
     pub(crate) to: State,
-    pub(crate) reason: Option<&'static str>,
+    pub(crate) reason: Option<Reason>,
 }
 
 /// One node's state and the run of probes behind it.
@@ -153,13 +187,17 @@ pub(crate) fn judge(probed: Probed, late: Duration, answered_meanwhile: bool) ->
     match probed {
         Probed::Good => Some(Event::ProbeGood),
         Probed::Draining => Some(Event::Draining),
-        Probed::BadStatus => Some(Event::ProbeBad { reason: "status" }),
+        Probed::BadStatus => Some(Event::ProbeBad {
+            reason: Reason::Status,
+        }),
         Probed::Unreachable if void => None,
         Probed::Unreachable => Some(Event::ProbeBad {
-            reason: "unreachable",
+            reason: Reason::Unreachable,
         }),
         Probed::TimedOut if void || answered_meanwhile => None,
-        Probed::TimedOut => Some(Event::ProbeBad { reason: "timeout" }),
+        Probed::TimedOut => Some(Event::ProbeBad {
+            reason: Reason::Timeout,
+        }),
     }
 }
 
@@ -168,8 +206,12 @@ mod tests {
     use super::*;
 
     const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 1 };
-    const BAD: Event = Event::ProbeBad { reason: "timeout" };
-    const BROKEN: Event = Event::Broken { reason: "broken" };
+    const BAD: Event = Event::ProbeBad {
+        reason: Reason::Timeout,
+    };
+    const BROKEN: Event = Event::Broken {
+        reason: Reason::Broken,
+    };
 
     fn state_after(events: &[Event]) -> State {
         let mut health = Health::default();
@@ -212,7 +254,7 @@ mod tests {
         let change = health.apply(BAD, thresholds).unwrap();
         assert_eq!(
             (change.to, change.reason),
-            (State::Ejected, Some("timeout"))
+            (State::Ejected, Some(Reason::Timeout))
         );
     }
 

@@ -11,7 +11,8 @@ use hyper::body::Incoming;
 
 use crate::account::Flight;
 use crate::body::{BodyError, RequestBody};
-use crate::ejection::Event;
+use crate::ejection::{Event, Reason};
+use crate::live::Live;
 use crate::pool;
 use crate::problem::Refusal;
 use crate::retry::{self, Failure, Next, Situation};
@@ -95,12 +96,16 @@ enum Failed {
 
 /// Sends the request until a node answers or `retry` gives up. The flight that comes with the
 /// answer must live as long as the answer's body.
+///
+/// `live` is the configuration that the request began with and lives by. Nodes are those of the
+/// moment, looked up for each attempt: one that was removed since gets no new request, and a request
+/// that is held finds one that was added.
 pub(crate) async fn exchange(
     worker: &Rc<Worker>,
+    live: &Live,
     route: &Route,
     mut outgoing: Outgoing,
-) -> Result<(Response<Incoming>, Flight, usize), Refusal> {
-    let nodes = &worker.shared.nodes;
+) -> Result<(Response<Incoming>, Flight), Refusal> {
     worker.count_live();
     let mut repeats = 0;
     let mut avoid = None;
@@ -108,17 +113,19 @@ pub(crate) async fn exchange(
     let mut reached = false;
     loop {
         let now = Instant::now();
-        let chosen = nodes.choose(route.class, avoid, worker.random(), now);
+        let chosen = worker.choose(route.class, avoid, now);
         // Without any node it is as if all refused.
         let failure = match chosen {
-            Some(node) => match attempt(worker, route, &mut outgoing, node, now).await {
-                Ok((answer, flight)) => return Ok((answer, flight, node)),
-                Err(Failed::Client(refusal)) => return Err(refusal),
-                Err(Failed::Class(failure)) => failure,
-            },
+            Some(flight) => {
+                avoid = Some(flight.node().id);
+                match attempt(worker, live, &mut outgoing, flight, now).await {
+                    Ok(answered) => return Ok(answered),
+                    Err(Failed::Client(refusal)) => return Err(refusal),
+                    Err(Failed::Class(failure)) => failure,
+                }
+            }
             None => Failure::NeverSent,
         };
-        avoid = chosen;
         reached |= failure != Failure::NeverSent;
         let situation = Situation {
             failure,
@@ -130,7 +137,7 @@ pub(crate) async fn exchange(
             remaining: outgoing.remaining(),
         };
         match retry::next(&situation, || worker.take_retry()) {
-            Next::TryAgain if nodes.any_usable() => worker.shared.metrics.retried("never_sent"),
+            Next::TryAgain if worker.any_usable() => worker.shared.metrics.retried("never_sent"),
             // Counted as held, not as one retry per look.
             Next::TryAgain => {}
             Next::Repeat => {
@@ -140,9 +147,9 @@ pub(crate) async fn exchange(
             Next::GiveUpBroken => return Err(Refusal::NoAnswer),
             Next::GiveUpOutOfTime => return Err(Refusal::NoNodeInTime { reached }),
         }
-        if !nodes.any_usable() {
+        if !worker.any_usable() {
             if held.is_none() {
-                held = Some(Hold::begin(worker)?);
+                held = Some(Hold::begin(worker, live.limits.held_max)?);
             }
             wait_for_a_node(worker, outgoing.deadline).await;
         }
@@ -152,31 +159,27 @@ pub(crate) async fn exchange(
 /// One attempt on one node. Idle connections that turn out to be dead cost nothing: the next one is
 /// taken, and in the end a new one is opened.
 async fn attempt(
-    worker: &Rc<Worker>,
-    route: &Route,
+    worker: &Worker,
+    live: &Live,
     outgoing: &mut Outgoing,
-    node: usize,
+    mut flight: Flight,
     now: Instant,
 ) -> Result<(Response<Incoming>, Flight), Failed> {
-    let mut flight = Flight::begin(worker, node, route.class, now);
     let never_sent = Err(Failed::Class(Failure::NeverSent));
-    let Some(address) = worker.shared.nodes.get(node).map(|node| &node.address) else {
-        return never_sent;
-    };
+    let (id, limits) = (flight.node().id, &live.limits);
     loop {
-        let mut link = match worker.pool.take(node, now) {
+        let mut link = match worker.pool.take(id, limits.node_idle_timeout, now) {
             Some(link) => link,
             None => {
-                let timeout = worker
-                    .shared
-                    .limits
-                    .connect_timeout
-                    .min(outgoing.remaining());
-                match pool::connect(address, timeout).await {
+                let timeout = limits.connect_timeout.min(outgoing.remaining());
+                match pool::connect(&flight.node().address, timeout).await {
                     Ok(link) => link,
                     Err(error) => {
+                        let address = &flight.node().address;
                         tracing::debug!(address, %error, "could not connect to the node");
-                        flight.never_sent(Some(Event::Broken { reason: "connect" }));
+                        flight.never_sent(Some(Event::Broken {
+                            reason: Reason::Connect,
+                        }));
                         return never_sent;
                     }
                 }
@@ -208,7 +211,9 @@ async fn attempt(
                     if link.reused {
                         continue;
                     }
-                    flight.never_sent(Some(Event::Broken { reason: "connect" }));
+                    flight.never_sent(Some(Event::Broken {
+                        reason: Reason::Connect,
+                    }));
                     return never_sent;
                 }
                 let error = error.into_error();
@@ -216,7 +221,7 @@ async fn attempt(
                     flight.never_sent(None);
                     return Err(Failed::Client(refusal));
                 }
-                tracing::debug!(address, %error, "the node did not answer");
+                tracing::debug!(address = flight.node().address, %error, "the node did not answer");
                 flight.no_answer();
                 return Err(Failed::Class(Failure::NoAnswer));
             }
@@ -251,10 +256,10 @@ fn clients_fault(error: &hyper::Error) -> Option<Refusal> {
 struct Hold<'a>(&'a Worker);
 
 impl<'a> Hold<'a> {
-    fn begin(worker: &'a Worker) -> Result<Self, Refusal> {
+    fn begin(worker: &'a Worker, held_max: usize) -> Result<Self, Refusal> {
         let before = worker.shared.held.fetch_add(1, Relaxed);
         let hold = Self(worker);
-        if before >= worker.shared.limits.held_max {
+        if before >= held_max {
             return Err(Refusal::HeldTooMany);
         }
         worker.shared.metrics.holds.inc();
@@ -272,7 +277,7 @@ impl Drop for Hold<'_> {
 /// that is out.
 async fn wait_for_a_node(worker: &Worker, deadline: Instant) {
     let until = deadline.min(Instant::now() + HOLD_TRY);
-    while !worker.shared.nodes.any_usable() && Instant::now() < until {
+    while !worker.any_usable() && Instant::now() < until {
         tokio::time::sleep(HOLD_POLL).await;
     }
 }

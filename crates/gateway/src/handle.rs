@@ -18,6 +18,7 @@ use crate::body::{AnswerBody, ClientBody, RequestBody};
 use crate::exchange::{Outgoing, OutgoingBody, exchange};
 use crate::forwarded::Forwarded;
 use crate::hop_by_hop;
+use crate::live::Live;
 use crate::problem::Refusal;
 use crate::router::{Match, Route};
 use crate::worker::Worker;
@@ -68,14 +69,18 @@ pub(crate) async fn handle(
     let request_id = worker.request_ids.ensure(&mut parts.headers);
     let uri = parts.uri.clone();
 
-    let matched = worker.shared.router.find(&method, uri.path());
+    // Held to the end of the request: it lives by one configuration.
+    let live = worker.shared.live();
+    let matched = live.router.find(&method, uri.path());
     let label = match &matched {
         Match::Route(route) => route.path,
         _ => OTHER,
     };
-    let record = Rc::new(Record::new(worker, started, label, &method, version));
+    let probe = label == live.probe.path;
+    let record = Record::new(worker, started, label, &method, version, probe);
+    let record = Rc::new(record);
     let answer = match matched {
-        Match::Route(route) => forward(worker, client, route, parts, body, &record).await,
+        Match::Route(route) => forward(worker, client, &live, route, parts, body, &record).await,
         Match::WrongMethod(allow) => Err(Refusal::WrongMethod(allow)),
         Match::None => Err(Refusal::NoRoute),
     };
@@ -98,12 +103,13 @@ pub(crate) async fn handle(
 async fn forward(
     worker: &Rc<Worker>,
     client: &Client,
+    live: &Live,
     route: &Route,
     mut parts: Parts,
     body: ClientBody,
     record: &Rc<Record>,
 ) -> Result<Response<AnswerBody>, Refusal> {
-    let limits = &worker.shared.limits;
+    let limits = &live.limits;
     let deadline = Instant::now() + route.deadline;
     check_head(&mut parts, limits.uri_bytes_max)?;
     let body = collect(&parts.headers, body, route.body_bytes_max, deadline).await?;
@@ -116,14 +122,13 @@ async fn forward(
         body,
         deadline,
     };
-    let (answer, flight, node) = exchange(worker, route, outgoing).await?;
+    let (answer, flight) = exchange(worker, live, route, outgoing).await?;
     let (mut head, body) = answer.into_parts();
     head.version = Version::HTTP_11;
     hop_by_hop::strip(&mut head.headers);
-    if worker.shared.expose_node
-        && let Some(node) = worker.shared.nodes.get(node)
-    {
-        head.headers.insert(BINGO_NODE, node.label.clone());
+    if live.expose_node {
+        let label = flight.node().label.clone();
+        head.headers.insert(BINGO_NODE, label);
     }
     let body = AnswerBody::of_node(body, flight, limits.node_stall_timeout, Rc::clone(record));
     Ok(Response::from_parts(head, body))

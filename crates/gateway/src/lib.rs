@@ -3,7 +3,8 @@
 //! A request's way: `listener` accepts, `handle` checks and prepares, `router` picks the policy,
 //! `exchange` chooses a node (`balancer`), sends over `pool` and decides on failures (`retry`),
 //! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
-//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry` are pure.
+//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry` are pure. What a reload may
+//! change is in `live`; a request keeps one such value from its head to its end.
 //!
 //! Left out as yet: TLS, HTTP/2 and 3, cache, admission, live configuration, hedging, spooling,
 //! suspects. They grow in `handle`, between the router and the exchange.
@@ -28,6 +29,7 @@ mod forwarded;
 mod handle;
 mod hop_by_hop;
 mod listener;
+mod live;
 mod metrics;
 mod nodes;
 mod pool;

@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chassis::Shutdown;
 use http::Request;
@@ -57,7 +57,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, listeners: Vec<TcpListener>, shutd
     }
     worker.draining.set(true);
     drop(listeners);
-    let deadline = worker.shared.limits.drain_deadline;
+    let deadline = worker.shared.live().limits.drain_deadline;
     if tokio::time::timeout(deadline, connections.drain())
         .await
         .is_err()
@@ -191,7 +191,8 @@ async fn connection(
     address: SocketAddr,
     mut ended: oneshot::Receiver<()>,
 ) {
-    let limits = &worker.shared.limits;
+    // A connection keeps the limits it began with; a copy, so that it keeps nothing else alive.
+    let limits = worker.shared.live().limits.clone();
     // tcp(7), TCP_USER_TIMEOUT: the kernel gives a client up that takes nothing for so long, be it
     // gone or only not reading.
     let prepared = stream.set_nodelay(true).and_then(|()| {
@@ -239,7 +240,6 @@ async fn connection(
 async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        worker.pool.sweep(Instant::now());
-        worker.earn_retries();
+        worker.sweep();
     }
 }

@@ -1,7 +1,9 @@
 //! The gateway's metrics (interfaces.md "Metrics"). Handles are looked up once, at the start, so
 //! that counting costs a request one atomic addition.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use chassis::metrics::{HttpServer, RequestLabels};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -10,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::ejection::State;
+use crate::ejection::{Reason, State};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
@@ -131,16 +133,14 @@ impl Metrics {
         }
     }
 
-    /// The handles of one node.
+    /// The handles of one node. Its state is shown with the first `show_state`.
     pub(crate) fn of_node(&self, node: &str) -> NodeMetrics {
         let states = State::ALL.map(|state| {
             let labels = StateLabels {
                 node: node.to_owned(),
                 state: state.name(),
             };
-            let gauge = self.node_state.get_or_create(&labels).clone();
-            gauge.set(i64::from(state == State::Unknown));
-            (state, gauge)
+            (state, self.node_state.get_or_create(&labels).clone())
         });
         let outcomes = Outcome::ALL.map(|(_, outcome)| {
             let labels = OutcomeLabels {
@@ -157,6 +157,34 @@ impl Metrics {
         }
     }
 
+    /// Takes the series of a node out that is no longer in the configuration. Handles that are still
+    /// held count on, unseen.
+    pub(crate) fn forget_node(&self, node: &str) {
+        let node = || node.to_owned();
+        for state in State::ALL {
+            let state = state.name();
+            let labels = StateLabels {
+                node: node(),
+                state,
+            };
+            self.node_state.remove(&labels);
+        }
+        for (_, outcome) in Outcome::ALL {
+            let labels = OutcomeLabels {
+                node: node(),
+                outcome,
+            };
+            self.attempts.remove(&labels);
+        }
+        for (_, reason) in Reason::ALL {
+            let labels = ReasonLabels {
+                node: node(),
+                reason,
+            };
+            self.ejections.remove(&labels);
+        }
+    }
+
     pub(crate) fn retried(&self, reason: &'static str) {
         self.retries.get_or_create(&RetryLabels { reason }).inc();
     }
@@ -167,12 +195,27 @@ impl Metrics {
     }
 }
 
+/// A text that lives for ever, as labels of routes must: the same one each time, so that reloads
+/// leak nothing.
+pub(crate) fn lasting(text: &str) -> &'static str {
+    static TEXTS: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = texts.get(text) {
+        return known;
+    }
+    let leaked: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    texts.insert(leaked);
+    leaked
+}
+
 /// A scrape after one of everything had happened, for the reference page: an empty family is not
 /// encoded.
 pub fn example() -> String {
     let metrics = Metrics::new();
     metrics.http.observe(&RequestLabels::example(), 0.1);
-    metrics.of_node("node-1").ejected("no_answer");
+    let node = metrics.of_node("node-1");
+    node.show_state(State::Unknown);
+    node.ejected(Reason::Broken);
     metrics.retried("no_answer");
     metrics.limit_hit("connections_max");
     chassis::metrics::encode(&metrics.registry)
@@ -194,10 +237,10 @@ impl NodeMetrics {
         }
     }
 
-    pub(crate) fn ejected(&self, reason: &'static str) {
+    pub(crate) fn ejected(&self, reason: Reason) {
         let labels = ReasonLabels {
             node: self.name.clone(),
-            reason,
+            reason: reason.name(),
         };
         self.ejections.get_or_create(&labels).inc();
     }

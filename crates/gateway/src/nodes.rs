@@ -2,8 +2,8 @@
 //! request reads and writes them; the state machine behind a lock is only touched when something
 //! fails or a probe ends.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::HeaderValue;
@@ -11,18 +11,34 @@ use http::HeaderValue;
 use crate::balancer::{self, Estimate, View};
 use crate::config::{self, Class};
 use crate::ejection::{Event, Health, State, Thresholds};
-use crate::metrics::NodeMetrics;
+use crate::metrics::{Metrics, NodeMetrics};
+
+/// Tells a node from every other that this process has known, whatever their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NodeId(u64);
+
+impl NodeId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Relaxed))
+    }
+}
 
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Node {
+    pub(crate) id: NodeId,
     pub(crate) name: String,
     /// `HOST:PORT`.
     pub(crate) address: String,
     /// The name as the value of `Bingo-Node`.
     pub(crate) label: HeaderValue,
     pub(crate) metrics: NodeMetrics,
+    /// Estimates count their time from here; the same for all nodes.
+    started: Instant,
     state: AtomicU8,
+    /// It is no longer in the configuration; what is in flight on it ends.
+    retired: AtomicBool,
     in_flight: AtomicU32,
     /// Answers' heads so far: shows that a node whose probe timed out is alive.
     answers: AtomicU64,
@@ -30,133 +46,125 @@ pub(crate) struct Node {
     health: Mutex<Health>,
 }
 
-/// All nodes.
+/// The nodes of one configuration.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    list: Vec<Node>,
-    thresholds: Thresholds,
-    started: Instant,
+    list: Vec<Arc<Node>>,
 }
 
 impl Nodes {
+    /// A node that `known` has under the same name and address is that very node.
     pub(crate) fn new(
         nodes: &[config::Node],
-        thresholds: Thresholds,
-        metrics: impl Fn(&str) -> NodeMetrics,
+        known: Option<&Self>,
+        metrics: &Metrics,
         started: Instant,
     ) -> Self {
-        let list = nodes
-            .iter()
-            .map(|node| Node {
-                name: node.name.clone(),
-                address: node.address.clone(),
-                label: HeaderValue::from_str(&node.name).unwrap_or(HeaderValue::from_static("?")),
-                metrics: metrics(&node.name),
-                state: AtomicU8::new(State::Unknown as u8),
-                in_flight: AtomicU32::new(0),
-                answers: AtomicU64::new(0),
-                latency: Default::default(),
-                health: Mutex::default(),
-            })
-            .collect();
+        let list = nodes.iter().map(|node| {
+            let same = |one: &&Arc<Node>| one.name == node.name && one.address == node.address;
+            match known.and_then(|known| known.iter().find(same)) {
+                Some(same) => Arc::clone(same),
+                None => Arc::new(Node::new(node, metrics, started)),
+            }
+        });
         Self {
-            list,
-            thresholds,
-            started,
+            list: list.collect(),
         }
     }
 
-    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Node> {
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Arc<Node>> {
         self.list.iter()
     }
 
-    /// `None` for an index that `choose` did not return.
-    pub(crate) fn get(&self, index: usize) -> Option<&Node> {
-        self.list.get(index)
+    pub(crate) fn has(&self, id: NodeId) -> bool {
+        self.list.iter().any(|node| node.id == id)
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<Node>> {
+        self.list.iter().find(|node| node.name == name)
     }
 
     /// The node that takes a request of this class; `None` only without nodes.
     pub(crate) fn choose(
         &self,
         class: Class,
-        avoid: Option<usize>,
+        avoid: Option<NodeId>,
         random: u64,
         now: Instant,
-    ) -> Option<usize> {
-        let now_ms = self.clock(now);
-        let views = self.list.iter().map(|node| node.view(class, now_ms));
-        balancer::choose(views, avoid, random)
+    ) -> Option<&Arc<Node>> {
+        let avoid = avoid.and_then(|id| self.list.iter().position(|node| node.id == id));
+        let views = self.list.iter().map(|node| node.view(class, now));
+        self.list.get(balancer::choose(views, avoid, random)?)
     }
 
     pub(crate) fn any_usable(&self) -> bool {
         self.list.iter().any(|node| node.state().is_usable())
     }
-
-    /// Takes in what was learned about a node; logs and counts a change of its state.
-    pub(crate) fn learn(&self, index: usize, event: Event) {
-        let Some(node) = self.list.get(index) else {
-            return;
-        };
-        let mut health = node.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(change) = health.apply(event, self.thresholds) else {
-            return;
-        };
-        node.state.store(change.to as u8, Relaxed);
-        node.metrics.show_state(change.to);
-        if change.to == State::Ejected {
-            let reason = change.reason.unwrap_or("unknown");
-            node.metrics.ejected(reason);
-            tracing::warn!(
-                node = node.name,
-                from = change.from.name(),
-                reason,
-                "node ejected"
-            );
-        } else {
-            if change.from == State::Ejected {
-                // Most likely another process: what was measured before says nothing about it.
-                node.forget_latency();
-            }
-            let (from, to) = (change.from.name(), change.to.name());
-            tracing::info!(node = node.name, from, to, "node changed state");
-        }
-    }
-
-    /// Notes that a request of this class on a node took `seconds` to the end of its body.
-    pub(crate) fn measured(
-        &self,
-        index: usize,
-        class: Class,
-        seconds: f32,
-        failed: bool,
-        now: Instant,
-    ) {
-        let slot = self
-            .list
-            .get(index)
-            .and_then(|node| node.latency.get(class as usize));
-        if let Some(slot) = slot {
-            // Two threads at once may lose one of two measurements: cheaper than a lock.
-            let estimate = Estimate::from_bits(slot.load(Relaxed));
-            let estimate = estimate.after(seconds, failed, self.clock(now));
-            slot.store(estimate.to_bits(), Relaxed);
-        }
-    }
-
-    /// The estimate of a class in seconds, for the status page.
-    pub(crate) fn latency(&self, node: &Node, class: Class, now: Instant) -> Option<f32> {
-        node.view(class, self.clock(now)).latency
-    }
-
-    /// Milliseconds since the start; wraps after 49 days, when estimates look fresh for a while.
-    fn clock(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.started).as_millis() as u32
-    }
 }
 
 impl Node {
+    fn new(node: &config::Node, metrics: &Metrics, started: Instant) -> Self {
+        Self {
+            id: NodeId::next(),
+            name: node.name.clone(),
+            address: node.address.clone(),
+            label: HeaderValue::from_str(&node.name).unwrap_or(HeaderValue::from_static("?")),
+            metrics: metrics.of_node(&node.name),
+            started,
+            state: AtomicU8::new(State::Unknown as u8),
+            retired: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            answers: AtomicU64::new(0),
+            latency: Default::default(),
+            health: Mutex::default(),
+        }
+    }
+
     pub(crate) fn state(&self) -> State {
         State::from_u8(self.state.load(Relaxed))
+    }
+
+    /// Takes in what was learned about the node; logs and counts a change of its state. A node that
+    /// is no longer in the configuration learns nothing: another may have its name by now.
+    pub(crate) fn learn(&self, event: Event, thresholds: Thresholds) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_retired() {
+            return;
+        }
+        let Some(change) = health.apply(event, thresholds) else {
+            return;
+        };
+        self.state.store(change.to as u8, Relaxed);
+        self.metrics.show_state(change.to);
+        let (from, to) = (change.from.name(), change.to.name());
+        if let Some(reason) = change.reason {
+            self.metrics.ejected(reason);
+            let reason = reason.name();
+            tracing::warn!(node = self.name, from, reason, "node ejected");
+        } else {
+            if change.from == State::Ejected {
+                // Most likely another process: what was measured before says nothing about it.
+                self.forget_latency();
+            }
+            tracing::info!(node = self.name, from, to, "node changed state");
+        }
+    }
+
+    /// Shows the state in the metrics, which know the node from now on.
+    pub(crate) fn show(&self) {
+        let _health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.show_state(self.state());
+    }
+
+    /// It is no longer in the configuration.
+    pub(crate) fn retire(&self) {
+        // Under the lock: whoever is learning has ended, and nobody begins.
+        let _health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        self.retired.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed)
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -181,14 +189,29 @@ impl Node {
         self.answers.load(Relaxed)
     }
 
-    fn view(&self, class: Class, now_ms: u32) -> View {
+    /// Notes that a request of this class took `seconds` to the end of its body.
+    pub(crate) fn measured(&self, class: Class, seconds: f32, failed: bool, now: Instant) {
+        if let Some(slot) = self.latency.get(class as usize) {
+            // Two threads at once may lose one of two measurements: cheaper than a lock.
+            let estimate = Estimate::from_bits(slot.load(Relaxed));
+            let estimate = estimate.after(seconds, failed, self.clock(now));
+            slot.store(estimate.to_bits(), Relaxed);
+        }
+    }
+
+    /// The estimate of a class in seconds, for the status page.
+    pub(crate) fn latency(&self, class: Class, now: Instant) -> Option<f32> {
+        self.view(class, now).latency
+    }
+
+    fn view(&self, class: Class, now: Instant) -> View {
         let bits = self
             .latency
             .get(class as usize)
             .map_or(0, |slot| slot.load(Relaxed));
         View {
             state: self.state(),
-            latency: Estimate::from_bits(bits).at(now_ms),
+            latency: Estimate::from_bits(bits).at(self.clock(now)),
             in_flight: self.in_flight(),
         }
     }
@@ -197,5 +220,69 @@ impl Node {
         for slot in &self.latency {
             slot.store(Estimate::NONE.to_bits(), Relaxed);
         }
+    }
+
+    /// Milliseconds since the start; wraps after 49 days, when estimates look fresh for a while.
+    fn clock(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.started).as_millis() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, address: &str) -> config::Node {
+        config::Node {
+            name: name.to_owned(),
+            address: address.to_owned(),
+        }
+    }
+
+    fn states(metrics: &Metrics) -> Vec<String> {
+        chassis::metrics::encode(&metrics.registry)
+            .lines()
+            .filter(|line| line.starts_with("bingo_node_state{") && line.ends_with(" 1"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn a_node_of_the_same_name_and_address_is_the_same_and_any_other_is_new_and_unknown() {
+        let (metrics, started) = (Metrics::new(), Instant::now());
+        let thresholds = Thresholds { rise: 2, fall: 1 };
+        let old = [node("a", "h:1"), node("b", "h:2"), node("c", "h:3")];
+        let old = Nodes::new(&old, None, &metrics, started);
+        for node in old.iter() {
+            node.learn(Event::ProbeGood, thresholds);
+        }
+        let new = [node("c", "h:3"), node("b", "h:9"), node("d", "h:1")];
+        let new = Nodes::new(&new, Some(&old), &metrics, started);
+        let of = |nodes: &Nodes, name: &str| nodes.by_name(name).unwrap().clone();
+        assert_eq!(of(&new, "c").id, of(&old, "c").id);
+        assert_eq!(of(&new, "c").state(), State::Healthy);
+        for name in ["b", "d"] {
+            assert_eq!(of(&new, name).state(), State::Unknown, "{name}");
+            assert!(!old.has(of(&new, name).id), "{name}");
+        }
+        assert!(!new.has(of(&old, "a").id));
+    }
+
+    #[test]
+    fn a_retired_node_learns_nothing_so_its_successor_of_the_same_name_is_not_blamed() {
+        let (metrics, started) = (Metrics::new(), Instant::now());
+        let old = Nodes::new(&[node("a", "h:1")], None, &metrics, started);
+        let new = Nodes::new(&[node("a", "h:2")], Some(&old), &metrics, started);
+        old.by_name("a").unwrap().retire();
+        new.by_name("a").unwrap().show();
+        let thresholds = Thresholds { rise: 2, fall: 1 };
+        let draining = Event::Draining;
+        old.by_name("a").unwrap().learn(draining, thresholds);
+        assert_eq!(
+            states(&metrics),
+            ["bingo_node_state{node=\"a\",state=\"unknown\"} 1"]
+        );
+        metrics.forget_node("a");
+        assert_eq!(states(&metrics), [""; 0]);
     }
 }

@@ -3,6 +3,7 @@
 //! timeout, which is below the node's own (stack.md, trap 6).
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use crate::body::RequestBody;
+use crate::nodes::{Node, NodeId, Nodes};
 
 /// Idle connections per node and thread; more are closed when they become idle.
 const IDLE_MAX: usize = 256;
@@ -32,11 +34,10 @@ impl Drop for Link {
     }
 }
 
-/// Idle connections by node.
-#[derive(Debug)]
+/// Idle connections by node. Keyed by identity and not by place: a reload moves nodes about.
+#[derive(Debug, Default)]
 pub(crate) struct Pool {
-    idle: Vec<RefCell<Vec<Idle>>>,
-    idle_timeout: Duration,
+    idle: RefCell<HashMap<NodeId, Vec<Idle>>>,
 }
 
 #[derive(Debug)]
@@ -46,17 +47,12 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(nodes: usize, idle_timeout: Duration) -> Self {
-        Self {
-            idle: (0..nodes).map(|_| RefCell::default()).collect(),
-            idle_timeout,
-        }
-    }
-
-    /// The connection that was used last and can take a request now.
-    pub(crate) fn take(&self, node: usize, now: Instant) -> Option<Link> {
-        let mut idle = self.idle.get(node)?.borrow_mut();
-        let fresh = |idle: &Idle| now.saturating_duration_since(idle.since) < self.idle_timeout;
+    /// The connection that was used last, is idle for less than `idle_timeout` and can take a
+    /// request now.
+    pub(crate) fn take(&self, node: NodeId, idle_timeout: Duration, now: Instant) -> Option<Link> {
+        let mut pool = self.idle.borrow_mut();
+        let idle = pool.get_mut(&node)?;
+        let fresh = |idle: &Idle| now.saturating_duration_since(idle.since) < idle_timeout;
         let index = idle
             .iter()
             .rposition(|idle| idle.link.sender.is_ready() && fresh(idle))?;
@@ -65,26 +61,28 @@ impl Pool {
     }
 
     /// Gives a connection back whose answer was read to its end.
-    pub(crate) fn put(&self, node: usize, mut link: Link, now: Instant) {
+    /// A node that was removed gets none back.
+    pub(crate) fn put(&self, node: &Node, mut link: Link, now: Instant) {
         link.reused = true;
-        if let Some(idle) = self.idle.get(node)
-            && !link.sender.is_closed()
-        {
-            let mut idle = idle.borrow_mut();
-            if idle.len() < IDLE_MAX {
-                idle.push(Idle { link, since: now });
-            }
+        if link.sender.is_closed() || node.is_retired() {
+            return;
+        }
+        let mut pool = self.idle.borrow_mut();
+        let idle = pool.entry(node.id).or_default();
+        if idle.len() < IDLE_MAX {
+            idle.push(Idle { link, since: now });
         }
     }
 
-    /// Closes what is too old or was closed by the node.
-    pub(crate) fn sweep(&self, now: Instant) {
-        for idle in &self.idle {
-            idle.borrow_mut().retain(|idle| {
+    /// Closes what is too old, was closed by the node, or belongs to a node that is not `known`.
+    pub(crate) fn sweep(&self, idle_timeout: Duration, known: &Nodes, now: Instant) {
+        self.idle.borrow_mut().retain(|node, idle| {
+            idle.retain(|idle| {
                 !idle.link.sender.is_closed()
-                    && now.saturating_duration_since(idle.since) < self.idle_timeout
+                    && now.saturating_duration_since(idle.since) < idle_timeout
             });
-        }
+            known.has(*node)
+        });
     }
 }
 

@@ -1,6 +1,8 @@
 //! The prober: asks every node how it is, each over a connection of its own, one prober per process.
-//! What an answer means is decided in `ejection`.
+//! What an answer means is decided in `ejection`. After each change of the configuration it begins
+//! with nodes that are new and ends with those that are gone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,10 +11,12 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::ejection::{Probed, judge};
-use crate::nodes::Node;
+use crate::nodes::{Node, NodeId};
+use crate::valid::ValidProbe;
 use crate::worker::Shared;
 
 /// A longer answer to a probe is a bad one.
@@ -20,19 +24,49 @@ const ANSWER_BYTES_MAX: usize = 4096;
 
 type Connection = SendRequest<Empty<Bytes>>;
 
+/// Probes all nodes for ever.
+pub(crate) async fn watch_all(shared: Arc<Shared>) {
+    let mut tasks: HashMap<NodeId, Watch> = HashMap::new();
+    loop {
+        let live = shared.live();
+        tasks.retain(|id, watch| live.nodes.has(*id) && watch.settings == live.probe);
+        for node in live.nodes.iter() {
+            tasks.entry(node.id).or_insert_with(|| Watch {
+                settings: live.probe.clone(),
+                task: tokio::spawn(watch(
+                    Arc::clone(&shared),
+                    Arc::clone(node),
+                    live.probe.clone(),
+                )),
+            });
+        }
+        drop(live);
+        shared.nodes_changed.notified().await;
+    }
+}
+
+/// The probing of one node; ends, with its connection, when this is dropped.
+struct Watch {
+    settings: ValidProbe,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Probes one node for ever.
-pub(crate) async fn watch(shared: Arc<Shared>, index: usize) {
-    let Some(node) = shared.nodes.get(index) else {
-        return;
-    };
+async fn watch(shared: Arc<Shared>, node: Arc<Node>, probe: ValidProbe) {
     let mut connection = None;
     let mut due = Instant::now();
     loop {
         tokio::time::sleep_until(due).await;
         let late = due.elapsed();
         let answers = node.answers();
-        let give_up = Instant::now() + shared.probe.timeout;
-        let asking = ask(node, &shared.probe.path, &mut connection);
+        let give_up = Instant::now() + probe.timeout;
+        let asking = ask(&node, &probe.path, &mut connection);
         let (probed, late) = match tokio::time::timeout_at(give_up, asking).await {
             Ok(probed) => (probed, late),
             Err(_) => (Probed::TimedOut, late.max(give_up.elapsed())),
@@ -41,9 +75,9 @@ pub(crate) async fn watch(shared: Arc<Shared>, index: usize) {
             connection = None;
         }
         if let Some(event) = judge(probed, late, node.answers() != answers) {
-            shared.nodes.learn(index, event);
+            shared.learn(&node, event);
         }
-        due = (due + shared.probe.interval).max(Instant::now());
+        due = (due + probe.interval).max(Instant::now());
     }
 }
 

@@ -37,17 +37,18 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Paths are leaked, once per process: metrics want labels that live for ever.
-    pub(crate) fn new(routes: Vec<ValidRoute>) -> Self {
+    /// The routes in their order; HEAD comes with GET.
+    pub(crate) fn new(routes: &[ValidRoute]) -> Self {
         let routes = routes
-            .into_iter()
-            .map(|mut route| {
-                if route.methods.contains(&Method::GET) && !route.methods.contains(&Method::HEAD) {
-                    route.methods.push(Method::HEAD);
+            .iter()
+            .map(|route| {
+                let mut methods = route.methods.clone();
+                if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
+                    methods.push(Method::HEAD);
                 }
-                let path: &'static str = Box::leak(route.path.into_boxed_str());
+                let path = crate::metrics::lasting(&route.path);
                 Route {
-                    methods: route.methods,
+                    methods,
                     path,
                     prefix: path.split('{').next().unwrap_or(path),
                     deadline: route.deadline,
@@ -120,7 +121,7 @@ mod tests {
     fn router() -> Router {
         let config: crate::Config =
             chassis::config::parse("x", include_str!("../../../deploy/gateway.yaml")).unwrap();
-        Router::new(config.validate().unwrap().routes)
+        Router::new(&config.validate().unwrap().routes)
     }
 
     fn found(method: &Method, path: &str) -> String {

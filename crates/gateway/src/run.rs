@@ -30,7 +30,7 @@ pub fn run(
     admin: Vec<TcpListener>,
     shutdown: Shutdown,
 ) -> Result<(), Failure> {
-    let shared = Arc::new(Shared::new(config));
+    let shared = Arc::new(Shared::new(&config));
     let runtime = runtime().map_err(|error| failed("start the gateway's runtime", error))?;
     // Dropped with `runtime`, at the very end: probes go on while connections drain.
     start_control(&runtime, &shared, admin)?;
@@ -108,9 +108,7 @@ fn start_control(
     for listener in adopt(admin).map_err(|error| failed("serve the admin listener", error))? {
         runtime.spawn(admin::serve(Arc::clone(shared), listener));
     }
-    for index in 0..shared.nodes.iter().count() {
-        runtime.spawn(probe::watch(Arc::clone(shared), index));
-    }
+    runtime.spawn(probe::watch_all(Arc::clone(shared)));
     Ok(())
 }
 

@@ -28,7 +28,7 @@ pub struct Valid {
     pub(crate) routes: Vec<ValidRoute>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ValidProbe {
     pub(crate) path: String,
     pub(crate) interval: Duration,

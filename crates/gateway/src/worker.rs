@@ -2,19 +2,24 @@
 //! connections, retry budget and random numbers, so that a request takes no lock.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, Semaphore};
 
+use crate::account::Flight;
+use crate::config::Class;
+use crate::ejection::Event;
+use crate::live::Live;
 use crate::metrics::Metrics;
-use crate::nodes::Nodes;
+use crate::nodes::{Node, NodeId};
 use crate::pool::Pool;
 use crate::request_id::RequestIds;
 use crate::retry::Budget;
-use crate::router::Router;
-use crate::valid::{Valid, ValidLimits, ValidProbe};
+use crate::valid::Valid;
 
 /// Repetitions a second that all threads together may do without any traffic.
 const STEADY_RETRIES_PER_SECOND: f64 = 10.0;
@@ -23,40 +28,76 @@ const STEADY_RETRIES_PER_SECOND: f64 = 10.0;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) started: Instant,
-    pub(crate) nodes: Nodes,
-    pub(crate) router: Router,
-    pub(crate) probe: ValidProbe,
-    pub(crate) limits: ValidLimits,
     pub(crate) metrics: Metrics,
     pub(crate) threads: usize,
-    pub(crate) expose_node: bool,
     /// A permit per client connection.
     pub(crate) connections: Arc<Semaphore>,
     /// Requests that wait for a node to come back.
     pub(crate) held: AtomicUsize,
+    /// Says to the prober that there are other nodes, or that they are to be probed otherwise.
+    pub(crate) nodes_changed: Notify,
+    live: ArcSwap<Live>,
+    /// Held while the configuration changes: one change at a time.
+    changing: Mutex<()>,
 }
 
 impl Shared {
-    pub(crate) fn new(config: Valid) -> Self {
+    pub(crate) fn new(config: &Valid) -> Self {
         let started = Instant::now();
         let metrics = Metrics::new();
+        let live = Live::new(config, None, &metrics, started);
+        for node in live.nodes.iter() {
+            node.show();
+        }
         Self {
             started,
-            nodes: Nodes::new(
-                &config.nodes,
-                config.probe.thresholds,
-                |name| metrics.of_node(name),
-                started,
-            ),
-            router: Router::new(config.routes),
-            probe: config.probe,
-            connections: Arc::new(Semaphore::new(config.limits.connections_max)),
-            limits: config.limits,
             metrics,
             threads: config.threads,
-            expose_node: config.expose_node,
+            connections: Arc::new(Semaphore::new(config.limits.connections_max)),
             held: AtomicUsize::new(0),
+            nodes_changed: Notify::new(),
+            live: ArcSwap::from_pointee(live),
+            changing: Mutex::default(),
         }
+    }
+
+    /// The configuration of this moment. What must not change its mind keeps it.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Puts a configuration in the place of the one in use, at once and whole. Requests that have
+    /// begun end by the old one; no connection is closed. Must be called inside a runtime.
+    #[allow(dead_code)] // Called by reloads, which are next.
+    pub(crate) fn replace(&self, config: &Valid) {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.live();
+        let new = Arc::new(Live::new(config, Some(&old), &self.metrics, self.started));
+        self.live.store(Arc::clone(&new));
+        new.replaces(&old, &self.metrics);
+        self.resize(old.limits.connections_max, new.limits.connections_max);
+        self.nodes_changed.notify_one();
+    }
+
+    /// Takes in what was learned about a node.
+    pub(crate) fn learn(&self, node: &Node, event: Event) {
+        node.learn(event, self.live.load().probe.thresholds);
+    }
+
+    /// Where there are more connections than are allowed now, none is closed; as they end, their
+    /// permits are kept.
+    fn resize(&self, from: usize, to: usize) {
+        self.connections.add_permits(to.saturating_sub(from));
+        let Ok(less @ 1..) = u32::try_from(from.saturating_sub(to)) else {
+            return;
+        };
+        let permits = Arc::clone(&self.connections).acquire_many_owned(less);
+        tokio::spawn(async move {
+            // An error would mean that the semaphore was closed, which nobody does.
+            if let Ok(permits) = permits.await {
+                permits.forget();
+            }
+        });
     }
 }
 
@@ -78,9 +119,8 @@ impl Worker {
     /// `seed` may be any number; two threads should not share one.
     pub(crate) fn new(shared: Arc<Shared>, seed: u64) -> Self {
         let steady = STEADY_RETRIES_PER_SECOND / shared.threads as f64;
-        let nodes = shared.nodes.iter().count();
         Self {
-            pool: Pool::new(nodes, shared.limits.node_idle_timeout),
+            pool: Pool::default(),
             request_ids: RequestIds::new(seed),
             draining: Cell::new(false),
             budget: RefCell::new(Budget::new(steady, Duration::ZERO)),
@@ -90,13 +130,40 @@ impl Worker {
         }
     }
 
+    /// Chooses a node for a request of this class and counts the request in on it; `None` only
+    /// without nodes. The nodes are those of this moment.
+    pub(crate) fn choose(
+        self: &Rc<Self>,
+        class: Class,
+        avoid: Option<NodeId>,
+        now: Instant,
+    ) -> Option<Flight> {
+        let live = self.shared.live.load();
+        let node = live.nodes.choose(class, avoid, self.random(), now)?;
+        Some(Flight::begin(self, node, class, now))
+    }
+
+    /// Whether a node is in rotation.
+    pub(crate) fn any_usable(&self) -> bool {
+        self.shared.live.load().nodes.any_usable()
+    }
+
+    /// Looks through the idle connections to nodes and tells the retry budget; due about once a
+    /// second.
+    pub(crate) fn sweep(&self) {
+        let live = self.shared.live();
+        let idle_timeout = live.limits.node_idle_timeout;
+        self.pool.sweep(idle_timeout, &live.nodes, Instant::now());
+        self.earn_retries();
+    }
+
     /// Counts a live request towards the retry budget.
     pub(crate) fn count_live(&self) {
         self.live.set(self.live.get().saturating_add(1));
     }
 
-    /// Passes the live requests on to the retry budget; due about once a second.
-    pub(crate) fn earn_retries(&self) {
+    /// Passes the live requests on to the retry budget.
+    fn earn_retries(&self) {
         let now = self.shared.started.elapsed();
         self.budget.borrow_mut().earn(self.live.replace(0), now);
     }
