@@ -8,10 +8,13 @@
 //! mean: files are checked against it, and the reference pages are written from it.
 
 mod check;
+mod fault;
 mod located;
 mod nearest;
+mod repair;
 mod shape;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::Failure;
 
 pub use check::email_fault;
+pub use fault::Fault;
 pub use nearest::nearest;
 
 /// Reads and checks a YAML file. A missing or unreadable file, or one with faults, is a `Failure`
@@ -44,9 +48,80 @@ pub fn parse<T: DeserializeOwned + JsonSchema>(name: &str, text: &str) -> Result
         return from_yaml(name, "{}");
     }
     let document = from_yaml(name, text)?;
-    match check::check(name, text, &json_schema::<T>(), &document) {
+    let faults = check::check(text, &json_schema::<T>(), &document);
+    match Failure::all(faults.iter().map(|fault| fault.failure(name))) {
         Some(failure) => Err(failure),
         None => from_yaml(name, text),
+    }
+}
+
+/// A file that was looked through, whatever its faults.
+#[derive(Debug)]
+pub struct Examined<T> {
+    /// `None` where not even the rest can be read. With faults it holds something else in their
+    /// place: to be checked, never to be run on.
+    pub value: Option<T>,
+    pub faults: Vec<Fault>,
+    lines: HashMap<String, u64>,
+}
+
+impl<T> Examined<T> {
+    /// Adds what was found by looking at `value`; what is about a faulty key is known already.
+    pub fn add(&mut self, found: Vec<Fault>) {
+        let known = self.faults.len();
+        for mut fault in found {
+            let shape = self.faults.get(..known).unwrap_or_default();
+            if shape.iter().any(|one| fault.is_covered_by(one)) {
+                continue;
+            }
+            fault.line = fault.line.or(self.line(&fault.key));
+            self.faults.push(fault);
+        }
+        self.faults.sort_by_key(|fault| fault.line);
+    }
+
+    /// Where a key stands, counted from 1; `None` where it is not in the file.
+    pub fn line(&self, key: &str) -> Option<u64> {
+        self.lines.get(key).copied()
+    }
+}
+
+/// As `parse`, for files whose values mean more than their schema says: all faults of the shape, and
+/// a value in which the others can be looked for in the same run.
+pub fn examine<T: DeserializeOwned + JsonSchema>(text: &str) -> Examined<T> {
+    let nothing = |fault: Fault| Examined {
+        value: None,
+        faults: vec![fault],
+        lines: HashMap::new(),
+    };
+    let text = if is_empty(text) { "{}" } else { text };
+    let document = match serde_saphyr::from_str(text) {
+        Ok(document) => document,
+        Err(error) => return nothing(no_yaml(&error)),
+    };
+    let schema = json_schema::<T>();
+    let faults = check::check(text, &schema, &document);
+    let repaired = repair::repair(text, &schema, &document, &faults);
+    let value = if faults.is_empty() {
+        match serde_saphyr::from_str(text) {
+            Ok(value) => Some(value),
+            Err(error) => return nothing(no_yaml(&error)),
+        }
+    } else {
+        serde_json::from_value(repaired.document).ok()
+    };
+    Examined {
+        value,
+        faults,
+        lines: repaired.lines,
+    }
+}
+
+fn no_yaml(error: &serde_saphyr::Error) -> Fault {
+    let reason = error.without_snippet().to_string();
+    Fault {
+        line: error.location().map(|at| at.line()),
+        ..Fault::new("", "", reason, "correct the file")
     }
 }
 
@@ -338,6 +413,44 @@ ways: 1
             assert_eq!(*found, format!("read example {expected}"));
         }
         assert_eq!(found.len(), expected.len(), "{found:#?}");
+    }
+
+    #[test]
+    fn faults_of_the_shape_leave_a_value_in_which_others_can_be_looked_for() {
+        let text =
+            "wait: 2h\nbody: 3B\nplaces:\n- {address: 'a:1', prt: 1}\n- {address: b, port: 2}\n";
+        let mut examined = examine::<Example>(text);
+        let value = examined.value.as_ref().unwrap();
+        assert_eq!((value.body, value.places.len()), (3, 2));
+        assert_eq!(
+            (value.places[1].address.as_str(), value.places[1].port),
+            ("b", 2)
+        );
+        examined.add(vec![
+            Fault::new("wait", "", "covered: its shape is wrong", ""),
+            Fault::new("places[0].port.deeper", "", "covered: it is missing", ""),
+            Fault::new("places[1].port", 2, "it is even", "choose another"),
+        ]);
+        let told: Vec<String> = examined.faults.iter().map(Fault::place).collect();
+        let expected = [
+            "line 1, wait: `2h`",
+            "line 4, places[0].address: `a:1`",
+            "line 4, places[0].prt",
+            "line 4, places[0].port",
+            "line 5, places[1].port: `2`",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_file_without_faults_is_examined_to_what_it_parses_to_and_a_broken_one_to_one_fault() {
+        let text = "wait: 1s\nbody: 1B\nword: 123\nplaces: [{address: '::1', port: '7'}]\n";
+        let examined = examine::<Example>(text);
+        assert_eq!(examined.faults, []);
+        assert_eq!(examined.value.unwrap(), parse("x", text).unwrap());
+        let broken = examine::<Example>("wait: [\n");
+        assert!(broken.value.is_none());
+        assert_eq!(broken.faults.len(), 1);
     }
 
     #[test]

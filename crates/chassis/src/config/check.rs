@@ -9,44 +9,36 @@ use serde_json::Value as Json;
 
 use super::located::{Located, Value};
 use super::shape::{Format, Section, Shape, is_secret, resolve};
-use super::{nearest, parse_duration, parse_size};
-use crate::Failure;
+use super::{Fault, nearest, parse_duration, parse_size};
 
 /// Longer values are cut in messages.
 const SHOWN_CHARACTERS: usize = 60;
 /// More faults than this are not listed one by one: the file is then another file.
 const FAULTS_MAX: usize = 100;
 
-/// Checks a document. `name` is what messages call the file, `source` its text.
-pub(super) fn check(
-    name: &str,
-    source: &str,
-    schema: &Json,
-    document: &Located,
-) -> Option<Failure> {
+/// Checks a document, whose text is `source`; its faults in the order of their lines.
+pub(super) fn check(source: &str, schema: &Json, document: &Located) -> Vec<Fault> {
     let mut checker = Checker {
-        name,
         source,
         root: schema,
         faults: Vec::new(),
     };
     checker.value(schema, "", document);
-    checker.faults.sort_by_key(|(line, _)| *line);
+    checker.faults.sort_by_key(|fault| fault.line);
     checker.faults.truncate(FAULTS_MAX);
-    Failure::all(checker.faults.into_iter().map(|(_, failure)| failure))
+    checker.faults
 }
 
 struct Checker<'a> {
-    name: &'a str,
     source: &'a str,
     root: &'a Json,
-    faults: Vec<(u64, Failure)>,
+    faults: Vec<Fault>,
 }
 
 /// Why a value cannot be taken, and what to write instead.
-struct Fault(String, String);
+struct Why(String, String);
 
-impl Fault {
+impl Why {
     fn new(why: impl Into<String>, help: impl Into<String>) -> Self {
         Self(why.into(), help.into())
     }
@@ -57,7 +49,7 @@ impl Checker<'_> {
         let (shape, nullable) = resolve(self.root, schema);
         if matches!(at.value(), Value::Empty) {
             if !nullable && !matches!(shape, Shape::Unknown) {
-                let fault = Fault::new("it is empty", "write a value, or leave the key out");
+                let fault = Why::new("it is empty", "write a value, or leave the key out");
                 self.add(schema, path, at, fault);
             }
             return;
@@ -72,7 +64,7 @@ impl Checker<'_> {
                     "write `key: value` lines under it; its keys are {}",
                     list(&section.names())
                 );
-                self.add(schema, path, at, Fault::new("it is no section", help));
+                self.add(schema, path, at, Why::new("it is no section", help));
             }
             (Shape::List { item, items_min }, Value::List(items)) => {
                 if (items.len() as u64) < items_min {
@@ -81,7 +73,7 @@ impl Checker<'_> {
                         schema,
                         path,
                         at,
-                        Fault::new("the list has too few entries", help),
+                        Why::new("the list has too few entries", help),
                     );
                 }
                 for (i, entry) in items.iter().enumerate() {
@@ -90,11 +82,11 @@ impl Checker<'_> {
             }
             (Shape::List { .. }, _) => {
                 let help = "write one `- …` line for each entry";
-                self.add(schema, path, at, Fault::new("it is no list", help));
+                self.add(schema, path, at, Why::new("it is no list", help));
             }
             (shape, value) => {
                 let Some(text) = at.text(self.source) else {
-                    let fault = Fault::new("it is a list or a section", "write one value");
+                    let fault = Why::new("it is a list or a section", "write one value");
                     return self.add(schema, path, at, fault);
                 };
                 if let Some(fault) = scalar(&shape, value, text) {
@@ -121,22 +113,30 @@ impl Checker<'_> {
                         Some(name) => format!("did you mean `{name}`? Else remove it"),
                         None => format!("remove it; the keys here are {}", list(&names)),
                     };
-                    let attempted = format!("read {} line {}, {below}", self.name, key.line());
-                    let failure = Failure::configuration(attempted, "there is no such key", help);
-                    self.faults.push((key.line(), failure));
+                    self.faults.push(Fault {
+                        line: Some(key.line()),
+                        key: below,
+                        value: String::new(),
+                        reason: "there is no such key".to_owned(),
+                        remedy: help,
+                    });
                 }
             }
         }
         for name in section.required() {
             if entries.iter().all(|(key, _)| key.name() != name) {
-                let attempted = format!("read {} line {line}, {}", self.name, join(path, name));
-                let failure = Failure::configuration(attempted, "it is missing", "add this key");
-                self.faults.push((line, failure));
+                self.faults.push(Fault {
+                    line: Some(line),
+                    key: join(path, name),
+                    value: String::new(),
+                    reason: "it is missing".to_owned(),
+                    remedy: "add this key".to_owned(),
+                });
             }
         }
     }
 
-    fn add(&mut self, schema: &Json, path: &str, at: &Located, Fault(why, help): Fault) {
+    fn add(&mut self, schema: &Json, path: &str, at: &Located, Why(reason, remedy): Why) {
         let shown = match at.value() {
             _ if is_secret(schema) => "***".to_owned(),
             Value::Empty => String::new(),
@@ -144,26 +144,22 @@ impl Checker<'_> {
             Value::Section(_) => "a section".to_owned(),
             _ => shortened(at.text(self.source).unwrap_or_default()),
         };
-        let what = match path {
-            "" => String::new(),
-            path => format!(", {path}"),
-        };
-        let shown = match shown.as_str() {
-            "" => String::new(),
-            shown => format!(": `{shown}`"),
-        };
-        let attempted = format!("read {} line {}{what}{shown}", self.name, at.line());
-        let failure = Failure::configuration(attempted, why, help);
-        self.faults.push((at.line(), failure));
+        self.faults.push(Fault {
+            line: Some(at.line()),
+            key: path.to_owned(),
+            value: shown,
+            reason,
+            remedy,
+        });
     }
 }
 
-fn scalar(shape: &Shape<'_>, value: &Value, text: &str) -> Option<Fault> {
+fn scalar(shape: &Shape<'_>, value: &Value, text: &str) -> Option<Why> {
     match shape {
         Shape::Words(words) => word(words, text),
         Shape::Flag => {
             let known = matches!(value, Value::Flag) || matches!(text, "true" | "false");
-            (!known).then(|| Fault::new("it is neither true nor false", "write true or false"))
+            (!known).then(|| Why::new("it is neither true nor false", "write true or false"))
         }
         Shape::Integer { min, max } => integer(*min, *max, value, text),
         Shape::Text(format, schema) => formatted(*format, schema, text),
@@ -171,7 +167,7 @@ fn scalar(shape: &Shape<'_>, value: &Value, text: &str) -> Option<Fault> {
     }
 }
 
-fn word(words: &[&str], text: &str) -> Option<Fault> {
+fn word(words: &[&str], text: &str) -> Option<Why> {
     if words.contains(&text) {
         return None;
     }
@@ -179,24 +175,24 @@ fn word(words: &[&str], text: &str) -> Option<Fault> {
         Some(name) => format!("did you mean `{name}`? Known are {}", list(words)),
         None => format!("choose one of {}", list(words)),
     };
-    Some(Fault::new("there is no such word", help))
+    Some(Why::new("there is no such word", help))
 }
 
-fn integer(min: i128, max: i128, value: &Value, text: &str) -> Option<Fault> {
+fn integer(min: i128, max: i128, value: &Value, text: &str) -> Option<Why> {
     let help = format!("write a whole number from {min} to {max}");
     let number = match value {
         Value::Integer(number) => Some(*number),
         _ => text.parse::<i128>().ok(),
     };
     match number {
-        None => Some(Fault::new("it is no whole number", help)),
-        Some(number) if number < min => Some(Fault::new(format!("it is below {min}"), help)),
-        Some(number) if number > max => Some(Fault::new(format!("it is above {max}"), help)),
+        None => Some(Why::new("it is no whole number", help)),
+        Some(number) if number < min => Some(Why::new(format!("it is below {min}"), help)),
+        Some(number) if number > max => Some(Why::new(format!("it is above {max}"), help)),
         Some(_) => None,
     }
 }
 
-fn formatted(format: Format, schema: &Json, text: &str) -> Option<Fault> {
+fn formatted(format: Format, schema: &Json, text: &str) -> Option<Why> {
     match format {
         Format::Plain => plain(schema, text),
         Format::Duration => quantity(
@@ -212,7 +208,7 @@ fn formatted(format: Format, schema: &Json, text: &str) -> Option<Fault> {
                 matches!((least, most), (Ok(least), Ok(most)) if least <= most)
             });
             let help = "write two durations, the lesser first, like 20m..25m";
-            (!ordered).then(|| Fault::new("it is no range of durations", help))
+            (!ordered).then(|| Why::new("it is no range of durations", help))
         }
         Format::Size => quantity(
             schema,
@@ -223,29 +219,29 @@ fn formatted(format: Format, schema: &Json, text: &str) -> Option<Fault> {
         ),
         Format::SocketAddress => text.parse::<SocketAddr>().is_err().then(|| {
             let help = "write one, like 127.0.0.1:8080 or [::1]:8080";
-            Fault::new("it is no IP:PORT", help)
+            Why::new("it is no IP:PORT", help)
         }),
-        Format::Email => email_fault(text).map(|(why, help)| Fault::new(why, help)),
+        Format::Email => email_fault(text).map(|(why, help)| Why::new(why, help)),
         Format::Host => host(text),
     }
 }
 
-fn plain(schema: &Json, text: &str) -> Option<Fault> {
+fn plain(schema: &Json, text: &str) -> Option<Why> {
     let least = schema.get("minLength").and_then(Json::as_u64).unwrap_or(0);
     let most = schema.get("maxLength").and_then(Json::as_u64);
     let length = text.chars().count() as u64;
     if length < least && length == 0 {
-        return Some(Fault::new("it is empty", "write a value"));
+        return Some(Why::new("it is empty", "write a value"));
     }
     if length < least {
-        return Some(Fault::new(
+        return Some(Why::new(
             "it is too short",
             format!("write at least {least} characters"),
         ));
     }
     let most = most.filter(|most| length > *most)?;
     let help = format!("write at most {most} characters");
-    Some(Fault::new("it is too long", help))
+    Some(Why::new("it is too long", help))
 }
 
 /// A number with a unit, within `x-min` and `x-max` of its schema.
@@ -255,7 +251,7 @@ fn quantity(
     noun: &str,
     help: &str,
     parse: impl Fn(&str) -> Option<f64>,
-) -> Option<Fault> {
+) -> Option<Why> {
     let limit = |key: &str| schema.get(key).and_then(Json::as_str);
     let Some(amount) = parse(text) else {
         let digits = text.bytes().any(|byte| byte.is_ascii_digit());
@@ -266,26 +262,26 @@ fn quantity(
             }
             _ => format!("it is no {noun}"),
         };
-        return Some(Fault::new(why, help));
+        return Some(Why::new(why, help));
     };
     if let Some(min) = limit("x-min").filter(|min| parse(min).is_some_and(|min| amount < min)) {
-        return Some(Fault::new(
+        return Some(Why::new(
             format!("it is below {min}"),
             format!("choose {min} or more"),
         ));
     }
     let max = limit("x-max").filter(|max| parse(max).is_some_and(|max| amount > max))?;
-    Some(Fault::new(
+    Some(Why::new(
         format!("it is above {max}"),
         format!("choose {max} or less"),
     ))
 }
 
-fn host(text: &str) -> Option<Fault> {
+fn host(text: &str) -> Option<Why> {
     let help = "write a name like localhost, an address like 10.0.0.5 or ::1, or the folder of a \
                 Unix socket";
     if text.is_empty() {
-        return Some(Fault::new("it is empty", help));
+        return Some(Why::new("it is empty", help));
     }
     if text.starts_with('/') || text.parse::<std::net::IpAddr>().is_ok() {
         return None;
@@ -294,12 +290,12 @@ fn host(text: &str) -> Option<Fault> {
         && port.parse::<u16>().is_ok()
     {
         let help = format!("write the port under a key of its own: `port: {port}`");
-        return Some(Fault::new("it holds a port", help));
+        return Some(Why::new("it holds a port", help));
     }
     let strange =
         |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '@' | ',');
     text.contains(strange)
-        .then(|| Fault::new("it is neither a name nor an address", help))
+        .then(|| Why::new("it is neither a name nor an address", help))
 }
 
 /// Why a text cannot be an e-mail address, and the remedy. Only what would surely be a mistake: who
@@ -324,7 +320,8 @@ pub fn email_fault(text: &str) -> Option<(&'static str, &'static str)> {
     (text.len() > 254).then_some(("it is longer than 254 bytes (RFC 5321)", help))
 }
 
-fn join(path: &str, name: &str) -> String {
+/// The key `name` of the section `path`.
+pub(super) fn join(path: &str, name: &str) -> String {
     match path {
         "" => name.to_owned(),
         path => format!("{path}.{name}"),
