@@ -9,8 +9,9 @@ use chassis::{Exit, Failure};
 use crate::output;
 use crate::runtime::{self, LogArguments};
 
-/// Name of the inherited sockets that serve metrics and health; all others serve clients.
+/// Names of inherited sockets: what is served on each. One without a name speaks plain HTTP.
 const ADMIN: &str = "admin";
+const HTTPS: &str = "https";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -44,13 +45,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let (admin, public): (Vec<_>, Vec<_>) = inherited
         .into_iter()
         .partition(|inherited| inherited.name == ADMIN);
-    let mut admin = listeners(admin);
-    let mut public = listeners(public);
-    if public.is_empty() {
-        for address in &config.listen {
-            public.push(open(*address, "listen")?);
-        }
-    }
+    let mut admin: Vec<TcpListener> = admin.into_iter().map(|one| one.listener).collect();
+    let public = public_listeners(&config, public)?;
     if let Some(address) = config.admin.filter(|_| admin.is_empty()) {
         admin.push(open(address, "admin.listen")?);
     }
@@ -70,11 +66,38 @@ fn read(path: &Path) -> Result<gateway::Valid, Failure> {
     chassis::config::read::<gateway::Config>(path, help)?.validate()
 }
 
-fn listeners(inherited: Vec<InheritedListener>) -> Vec<TcpListener> {
-    inherited
-        .into_iter()
-        .map(|inherited| inherited.listener)
-        .collect()
+/// The public listeners: those handed down, or else those of the configuration.
+fn public_listeners(
+    config: &gateway::Valid,
+    inherited: Vec<InheritedListener>,
+) -> Result<Vec<gateway::Listener>, Failure> {
+    let mut sockets = Vec::new();
+    for one in inherited {
+        sockets.push((one.listener, one.name == HTTPS));
+    }
+    if sockets.is_empty() {
+        for listen in &config.listen {
+            sockets.push((open(listen.address, "listen")?, listen.tls));
+        }
+    }
+    let listener = |(socket, tls)| {
+        let kind = if tls {
+            certificates()?
+        } else {
+            gateway::Kind::Http
+        };
+        Ok(gateway::Listener { socket, kind })
+    };
+    sockets.into_iter().map(listener).collect()
+}
+
+/// Certificates come with the `tls:` key; until then a TLS listener has none to show.
+fn certificates() -> Result<gateway::Kind, Failure> {
+    Err(Failure::configuration(
+        "serve HTTPS",
+        "this build has no certificates",
+        "set tls: false in listen",
+    ))
 }
 
 fn open(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {

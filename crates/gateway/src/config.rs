@@ -29,6 +29,10 @@ pub struct Config {
     /// Whether answers name the node they came from (`Bingo-Node`).
     #[serde(default = "yes")]
     pub expose_node: bool,
+    /// Whether answers over TLS tell clients of HTTP/3 (`Alt-Svc`), where a listener speaks it. Off:
+    /// clients are told to forget it, and come over TCP.
+    #[serde(default = "yes")]
+    pub advertise_http3: bool,
     /// Policies by method and path; the first match wins.
     #[schemars(length(min = 1))]
     pub routes: Vec<Route>,
@@ -46,13 +50,24 @@ fn not_found() -> u16 {
     404
 }
 
-/// One public address, `IP:PORT`.
+/// One public address and what is spoken there: HTTP/1.1 and HTTP/2, without TLS unless asked for.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// `IP:PORT`, like `127.0.0.1:8080` or `[::1]:8080`.
     #[schemars(extend("format" = "socket-address"))]
     pub address: String,
+    /// HTTPS, with HTTP/2 and HTTP/1.1 by ALPN. Off: HTTP/1.1, and HTTP/2 with prior knowledge.
+    #[serde(default)]
+    pub tls: bool,
+    /// HTTP/3 beside it, over UDP on the same port number; only with `tls`.
+    #[serde(default)]
+    pub http3: bool,
+    /// The UDP port that clients are told of, where it is another one than they reach the process by
+    /// (a forwarded port); left out: the port of `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub advertised_port: Option<u16>,
 }
 
 /// The admin listener, `IP:PORT`.
@@ -128,6 +143,18 @@ pub struct Limits {
     /// Client connections at once; over it none is accepted until one closes.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: usize,
+    /// Client connections of one address at once (of one /64 with IPv6); over it new ones are closed.
+    /// Too low: people behind one NAT lock each other out. Too high: one client takes all there are.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_client_max: usize,
+    /// Time for a TLS handshake; over it the connection closes. Too low refuses far clients, too high
+    /// lets silent ones hold connections.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1h"))]
+    pub tls_handshake_timeout: String,
+    /// Requests at once on one connection of HTTP/2; more wait at the client. Too low slows browsers
+    /// down, too high lets one connection keep many nodes busy.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub h2_streams_max: u32,
     /// Requests that wait for a node to come back; over it 503.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub held_max: usize,
@@ -154,6 +181,9 @@ impl Default for Limits {
             head_timeout: "30s".to_owned(),
             client_stall_timeout: "30s".to_owned(),
             connections_max: 10_000,
+            connections_per_client_max: 2_000,
+            tls_handshake_timeout: "10s".to_owned(),
+            h2_streams_max: 100,
             held_max: 1_000,
             connect_timeout: "1s".to_owned(),
             node_idle_timeout: "10s".to_owned(),

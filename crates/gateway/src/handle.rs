@@ -39,6 +39,8 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Client {
     forwarded: Forwarded,
+    /// Its listener speaks TLS over TCP: it may be told of HTTP/3.
+    tls: bool,
     /// The last request was HTTP/1.0: the end of an answer may be the end of the connection.
     pub(crate) old: Cell<bool>,
 }
@@ -48,6 +50,7 @@ impl Client {
     pub(crate) fn new(address: SocketAddr, scheme: &'static str) -> Self {
         Self {
             forwarded: Forwarded::new(address, scheme),
+            tls: scheme == "https",
             old: Cell::new(false),
         }
     }
@@ -93,7 +96,15 @@ pub(crate) async fn handle(
             .map(|bytes| AnswerBody::own(bytes, Rc::clone(&record)))
     });
     record.answered(answer.status());
-    if worker.draining.get() || chunked {
+    if let Some(alt_svc) = live.alt_svc.as_ref().filter(|_| client.tls) {
+        answer
+            .headers_mut()
+            .insert(header::ALT_SVC, alt_svc.clone());
+    }
+    if version >= Version::HTTP_2 {
+        // RFC 9113 section 8.2.2: nothing of the connection in its answers.
+        answer.headers_mut().remove(header::CONNECTION);
+    } else if worker.draining.get() || chunked {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
     }
@@ -126,6 +137,8 @@ async fn forward(
     let (mut head, body) = answer.into_parts();
     head.version = Version::HTTP_11;
     hop_by_hop::strip(&mut head.headers);
+    // Where else a client may connect is for the gateway to say (RFC 7838).
+    head.headers.remove(header::ALT_SVC);
     if live.expose_node {
         let label = flight.node().label.clone();
         head.headers.insert(BINGO_NODE, label);

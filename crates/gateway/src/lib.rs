@@ -6,7 +6,7 @@
 //! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry` are pure. What a reload may
 //! change is in `live`; a request keeps one such value from its head to its end.
 //!
-//! Left out as yet: TLS, HTTP/2 and 3, cache, admission, live configuration, hedging, spooling,
+//! Left out as yet: HTTP/3, cache, admission, live configuration, hedging, spooling,
 //! suspects. They grow in `handle`, between the router and the exchange.
 #![cfg_attr(
     not(test),
@@ -43,6 +43,7 @@ mod valid;
 mod worker;
 
 pub use config::Config;
+pub use listener::{Kind, Listener};
 pub use metrics::example as metrics_example;
 pub use run::run;
-pub use valid::Valid;
+pub use valid::{Valid, ValidListen};

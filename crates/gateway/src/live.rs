@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use http::HeaderValue;
+
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::Router;
@@ -19,6 +21,8 @@ pub(crate) struct Live {
     pub(crate) probe: ValidProbe,
     pub(crate) limits: ValidLimits,
     pub(crate) expose_node: bool,
+    /// What answers over TLS say of HTTP/3.
+    pub(crate) alt_svc: Option<HeaderValue>,
 }
 
 impl Live {
@@ -37,6 +41,7 @@ impl Live {
             probe: config.probe.clone(),
             limits: config.limits.clone(),
             expose_node: config.expose_node,
+            alt_svc: config.alt_svc.clone(),
         }
     }
 

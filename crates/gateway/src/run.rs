@@ -14,19 +14,21 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc as async_mpsc;
 use tokio::task::LocalSet;
 
+use crate::listener::{self, Listener, Open};
 use crate::valid::Valid;
 use crate::worker::{Shared, Worker};
-use crate::{admin, listener, probe};
+use crate::{admin, probe};
 
 /// Serves `listeners` until `shutdown`, then stops accepting, finishes what is open within the drain
 /// deadline and returns. Blocks; must not be called inside an async task.
 ///
-/// `listeners` are the public ones, `admin` the private ones; each inherited or opened by the caller.
+/// `listeners` are the public ones, each with what is spoken on it, `admin` the private ones, which
+/// speak plain HTTP/1.1; each inherited or opened by the caller.
 /// Fails (exit 1) where the system refuses threads, runtimes or listeners.
 #[allow(clippy::needless_pass_by_value)] // A switch is handed over, as to every role's `run`.
 pub fn run(
     config: Valid,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     admin: Vec<TcpListener>,
     shutdown: Shutdown,
 ) -> Result<(), Failure> {
@@ -95,8 +97,16 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-fn duplicate(listeners: &[TcpListener]) -> io::Result<Vec<TcpListener>> {
-    listeners.iter().map(TcpListener::try_clone).collect()
+fn duplicate(listeners: &[Listener]) -> io::Result<Vec<Listener>> {
+    listeners
+        .iter()
+        .map(|listener| {
+            Ok(Listener {
+                socket: listener.socket.try_clone()?,
+                kind: listener.kind.clone(),
+            })
+        })
+        .collect()
 }
 
 fn start_control(
@@ -105,7 +115,9 @@ fn start_control(
     admin: Vec<TcpListener>,
 ) -> Result<(), Failure> {
     let _inside = runtime.enter();
-    for listener in adopt(admin).map_err(|error| failed("serve the admin listener", error))? {
+    for listener in admin {
+        let listener =
+            adopt(listener).map_err(|error| failed("serve the admin listener", error))?;
         runtime.spawn(admin::serve(Arc::clone(shared), listener));
     }
     runtime.spawn(probe::watch_all(Arc::clone(shared)));
@@ -113,14 +125,9 @@ fn start_control(
 }
 
 /// Must be called inside a runtime.
-fn adopt(listeners: Vec<TcpListener>) -> io::Result<Vec<tokio::net::TcpListener>> {
-    listeners
-        .into_iter()
-        .map(|listener| {
-            listener.set_nonblocking(true)?;
-            tokio::net::TcpListener::from_std(listener)
-        })
-        .collect()
+fn adopt(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
 }
 
 /// What a worker thread is born with.
@@ -136,20 +143,25 @@ impl Thread {
     fn spawn(
         self,
         number: usize,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Listener>,
     ) -> io::Result<std::thread::JoinHandle<()>> {
         std::thread::Builder::new()
             .name(format!("gateway-{number}"))
             .spawn(move || self.live(listeners))
     }
 
-    fn live(self, listeners: Vec<TcpListener>) {
+    fn live(self, listeners: Vec<Listener>) {
         let ended = Ended(self.ended);
         let prepared = runtime().and_then(|runtime| {
             let _inside = runtime.enter();
-            let listeners = adopt(listeners)?;
+            let open = listeners.into_iter().map(|listener| {
+                let socket = adopt(listener.socket)?;
+                let kind = listener.kind;
+                Ok(Open { socket, kind })
+            });
+            let open = open.collect::<io::Result<Vec<_>>>()?;
             drop(_inside);
-            Ok((runtime, listeners))
+            Ok((runtime, open))
         });
         let (runtime, listeners) = match prepared {
             Ok(prepared) => prepared,

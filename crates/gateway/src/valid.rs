@@ -10,14 +10,14 @@ use chassis::Failure;
 use chassis::config::{parse_duration, parse_size};
 use http::{HeaderValue, Method};
 
-use crate::config::{Class, Config, Limits, Node, Probe, Retry, Route};
+use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
 pub struct Valid {
     /// Public addresses to listen on, where no listener was handed down.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ValidListen>,
     /// The admin address, where no listener was handed down.
     pub admin: Option<SocketAddr>,
     pub(crate) nodes: Vec<Node>,
@@ -25,7 +25,18 @@ pub struct Valid {
     pub(crate) limits: ValidLimits,
     pub(crate) threads: usize,
     pub(crate) expose_node: bool,
+    /// What answers over TLS say of HTTP/3 (RFC 7838): nothing where no listener speaks it.
+    pub(crate) alt_svc: Option<HeaderValue>,
     pub(crate) routes: Vec<ValidRoute>,
+}
+
+/// One public address and what is spoken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValidListen {
+    pub address: SocketAddr,
+    pub tls: bool,
+    /// HTTP/3 over UDP on the same port number.
+    pub http3: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +55,9 @@ pub(crate) struct ValidLimits {
     pub(crate) head_timeout: Duration,
     pub(crate) client_stall_timeout: Duration,
     pub(crate) connections_max: usize,
+    pub(crate) connections_per_client_max: usize,
+    pub(crate) tls_handshake_timeout: Duration,
+    pub(crate) h2_streams_max: u32,
     pub(crate) held_max: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) node_idle_timeout: Duration,
@@ -111,12 +125,13 @@ impl Config {
                 limits,
                 threads,
                 expose_node: self.expose_node,
+                alt_svc: alt_svc(&self.listen, self.advertise_http3),
                 routes,
             }),
         }
     }
 
-    fn public_addresses(&self, faults: &mut Faults) -> Vec<SocketAddr> {
+    fn public_addresses(&self, faults: &mut Faults) -> Vec<ValidListen> {
         if self.listen.is_empty() {
             faults.add(
                 "listen",
@@ -125,13 +140,10 @@ impl Config {
                 "name an address, like 127.0.0.1:8080",
             );
         }
-        let remedy = "write IP:PORT, like 127.0.0.1:8080 or [::1]:8080";
         self.listen
             .iter()
             .enumerate()
-            .filter_map(|(i, listen)| {
-                faults.parsed(&format!("listen[{i}].address"), &listen.address, remedy)
-            })
+            .filter_map(|(i, listen)| valid_listen(i, listen, faults))
             .collect()
     }
 
@@ -166,6 +178,57 @@ impl Config {
     }
 }
 
+fn valid_listen(index: usize, listen: &Listen, faults: &mut Faults) -> Option<ValidListen> {
+    if listen.http3 && !listen.tls {
+        let why = "HTTP/3 is never without TLS";
+        let key = format!("listen[{index}].http3");
+        faults.add(&key, listen.http3, why, "set tls: true beside it");
+    }
+    if let Some(port) = listen.advertised_port
+        && (!listen.http3 || port == 0)
+    {
+        let key = format!("listen[{index}].advertised_port");
+        let why = "no client could use it";
+        faults.add(
+            &key,
+            port,
+            why,
+            "set http3: true and a port, or leave it out",
+        );
+    }
+    let remedy = "write IP:PORT, like 127.0.0.1:8080 or [::1]:8080";
+    let address = faults.parsed(&format!("listen[{index}].address"), &listen.address, remedy)?;
+    Some(ValidListen {
+        address,
+        tls: listen.tls,
+        http3: listen.http3,
+    })
+}
+
+/// A day is how long clients try HTTP/3 first; a shorter time would send them over TCP each morning.
+fn alt_svc(listen: &[Listen], advertise: bool) -> Option<HeaderValue> {
+    let mut ports: Vec<u16> = listen
+        .iter()
+        .filter(|listen| listen.http3)
+        .filter_map(|listen| {
+            let own = || Some(listen.address.parse::<SocketAddr>().ok()?.port());
+            listen.advertised_port.or_else(own)
+        })
+        .collect();
+    ports.dedup();
+    if ports.is_empty() {
+        return None;
+    }
+    if !advertise {
+        return Some(HeaderValue::from_static("clear"));
+    }
+    let services: Vec<String> = ports
+        .iter()
+        .map(|port| format!("h3=\":{port}\"; ma=86400"))
+        .collect();
+    HeaderValue::try_from(services.join(", ")).ok()
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -197,6 +260,13 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
         1,
         1_000_000,
     );
+    faults.range(
+        "limits.connections_per_client_max",
+        limits.connections_per_client_max,
+        1,
+        1_000_000,
+    );
+    faults.range("limits.h2_streams_max", limits.h2_streams_max, 1, 10_000);
     faults.range("limits.held_max", limits.held_max, 0, 1_000_000);
     let head = faults.size(
         "limits.head_bytes_max",
@@ -215,6 +285,9 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
         head_timeout: time("head_timeout", &limits.head_timeout, hour),
         client_stall_timeout: time("client_stall_timeout", &limits.client_stall_timeout, hour),
         connections_max: limits.connections_max,
+        connections_per_client_max: limits.connections_per_client_max,
+        tls_handshake_timeout: time("tls_handshake_timeout", &limits.tls_handshake_timeout, hour),
+        h2_streams_max: limits.h2_streams_max,
         held_max: limits.held_max,
         connect_timeout: time("connect_timeout", &limits.connect_timeout, minute),
         node_idle_timeout: time("node_idle_timeout", &limits.node_idle_timeout, hour),

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::account::Flight;
 use crate::config::Class;
 use crate::ejection::Event;
+use crate::listener::PerClient;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::nodes::{Node, NodeId};
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) threads: usize,
     /// A permit per client connection.
     pub(crate) connections: Arc<Semaphore>,
+    pub(crate) per_client: PerClient,
     /// Requests that wait for a node to come back.
     pub(crate) held: AtomicUsize,
     /// Says to the prober that there are other nodes, or that they are to be probed otherwise.
@@ -54,6 +56,7 @@ impl Shared {
             metrics,
             threads: config.threads,
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
+            per_client: PerClient::default(),
             held: AtomicUsize::new(0),
             nodes_changed: Notify::new(),
             live: ArcSwap::from_pointee(live),

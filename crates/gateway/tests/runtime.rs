@@ -13,8 +13,10 @@ async fn a_gateway_runs_and_ends_inside_a_blocking_section_of_another_runtime() 
     );
     let config: gateway::Config = chassis::config::parse("test", &text).unwrap();
     let config = config.validate().unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let kind = gateway::Kind::Http;
+    let listener = gateway::Listener { socket, kind };
     let shutdown = chassis::Shutdown::new();
     let switch = shutdown.clone();
     let running = tokio::spawn(async move {

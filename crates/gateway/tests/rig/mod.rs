@@ -2,6 +2,9 @@
 //! wire, and a client. Upstreams speak raw TCP, because hyper would not send what a dying node sends.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub(crate) mod h2;
+pub(crate) mod tls;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -279,6 +282,8 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 /// A running gateway.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
+    /// The same over TLS.
+    pub(crate) tls: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) shutdown: Shutdown,
     thread: Option<JoinHandle<Result<(), Failure>>>,
@@ -297,19 +302,38 @@ impl Gateway {
             .enumerate()
             .map(|(i, address)| format!("- {{name: node-{}, address: '{address}'}}\n", i + 1))
             .collect();
-        let text = format!("listen: [{{address: '127.0.0.1:1'}}]\nnodes:\n{nodes}{rest}");
+        let listen = if rest.contains("listen:") {
+            ""
+        } else {
+            "listen: [{address: '127.0.0.1:1'}]\n"
+        };
+        let text = format!("{listen}nodes:\n{nodes}{rest}");
         let config: gateway::Config = chassis::config::parse("test", &text).unwrap();
         let valid = config.validate().unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let secure = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let shutdown = Shutdown::new();
         let switch = shutdown.clone();
+        let address = socket.local_addr().unwrap();
+        let tls = secure.local_addr().unwrap();
+        let listeners = vec![
+            gateway::Listener {
+                socket,
+                kind: gateway::Kind::Http,
+            },
+            gateway::Listener {
+                socket: secure,
+                kind: gateway::Kind::Https(tls::server()),
+            },
+        ];
         Self {
-            address: listener.local_addr().unwrap(),
+            address,
+            tls,
             admin: admin.local_addr().unwrap(),
             shutdown,
             thread: Some(std::thread::spawn(move || {
-                gateway::run(valid, vec![listener], vec![admin], switch)
+                gateway::run(valid, listeners, vec![admin], switch)
             })),
         }
     }
