@@ -138,6 +138,12 @@ impl Flight {
         }
     }
 
+    /// The node switched protocols and the spliced connection has ended: how long it lived says
+    /// nothing about the node.
+    pub(crate) fn ended_upgrade(&mut self) {
+        self.settle(Outcome::Answered);
+    }
+
     /// The node said that it is draining, or could not be reached: nothing to measure.
     pub(crate) fn never_sent(&mut self, event: Option<Event>) {
         self.learn(event);

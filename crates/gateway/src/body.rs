@@ -8,11 +8,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::account::{Flight, Record};
+use crate::hop_by_hop;
+use crate::intake::Paced;
+use crate::problem::Refusal;
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub(crate) enum BodyError {
     Client,
     /// The client's body is larger than its route takes.
     TooLarge,
+    /// The client sent its body below `body_rate_min`.
+    TooSlow,
     /// The node broke its answer off.
     Node,
     /// The node fell silent in mid-answer.
@@ -32,6 +38,7 @@ impl std::fmt::Display for BodyError {
         f.write_str(match self {
             Self::Client => "the client broke its request off",
             Self::TooLarge => "the request's body is larger than its route takes",
+            Self::TooSlow => "the client sent its body too slowly",
             Self::Node => "the node broke its answer off",
             Self::Stalled => "the node fell silent in mid-answer",
         })
@@ -39,6 +46,18 @@ impl std::fmt::Display for BodyError {
 }
 
 impl std::error::Error for BodyError {}
+
+impl BodyError {
+    /// What a client is told of it, where it can still be told anything.
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::TooLarge => Refusal::BodyTooLarge,
+            Self::TooSlow => Refusal::BodyBelowRate,
+            Self::Client => Refusal::BadRequest("the body was broken off"),
+            Self::Node | Self::Stalled => Refusal::NoAnswer,
+        }
+    }
+}
 
 impl From<Infallible> for BodyError {
     fn from(never: Infallible) -> Self {
@@ -95,8 +114,10 @@ impl Body for ClientBody {
 pub(crate) enum RequestBody {
     /// Collected: can be sent again.
     Whole(Bytes),
+    /// The same with trailers, which only a body in chunks can have.
+    WithTrailers(Bytes, Option<HeaderMap>),
     /// Streams, and is counted: `left` is what it may still have.
-    Streamed { body: ClientBody, left: u64 },
+    Streamed { body: Paced, left: u64 },
 }
 
 impl Body for RequestBody {
@@ -110,6 +131,14 @@ impl Body for RequestBody {
         match &mut *self {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::WithTrailers(bytes, trailers) if bytes.is_empty() => Poll::Ready(
+                trailers
+                    .take()
+                    .map(|trailers| Ok(Frame::trailers(trailers))),
+            ),
+            Self::WithTrailers(bytes, _) => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
             Self::Streamed { body, left } => match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     let length = frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -130,6 +159,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
+            Self::WithTrailers(bytes, trailers) => bytes.is_empty() && trailers.is_none(),
             Self::Streamed { body, .. } => body.is_end_stream(),
         }
     }
@@ -137,6 +167,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::WithTrailers(..) => SizeHint::default(),
             Self::Streamed { body, .. } => body.size_hint(),
         }
     }
@@ -236,7 +267,7 @@ impl NodeBody {
                 if self.body.is_end_stream() {
                     self.flight.completed();
                 }
-                Some(Ok(frame))
+                Some(Ok(hop_by_hop::passable(frame)))
             }
             Some(Err(_)) => {
                 self.flight.broken();

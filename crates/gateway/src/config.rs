@@ -155,6 +155,13 @@ pub struct Limits {
     /// down, too high lets one connection keep many nodes busy.
     #[schemars(range(min = 1, max = 10_000))]
     pub h2_streams_max: u32,
+    /// A floor on how fast a request's body comes, in bytes a second, after a grace of 5 s; below it
+    /// 408. Too low lets slow senders hold connections, too high refuses people on bad lines.
+    #[schemars(extend("format" = "size", "x-min" = "1B", "x-max" = "1MiB"))]
+    pub body_rate_min: String,
+    /// An upgraded connection (WebSocket) on which nothing moves for so long is closed.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "24h"))]
+    pub upgrade_idle_timeout: String,
     /// Requests that wait for a node to come back; over it 503.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub held_max: usize,
@@ -184,6 +191,8 @@ impl Default for Limits {
             connections_per_client_max: 2_000,
             tls_handshake_timeout: "10s".to_owned(),
             h2_streams_max: 100,
+            body_rate_min: "100B".to_owned(),
+            upgrade_idle_timeout: "60s".to_owned(),
             held_max: 1_000,
             connect_timeout: "1s".to_owned(),
             node_idle_timeout: "10s".to_owned(),

@@ -1,6 +1,7 @@
 //! From a prepared request to a node's answer: choose a node, send, and on failure do what `retry`
 //! says, all within the one budget of time that the request has.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -45,14 +46,31 @@ pub(crate) struct Outgoing {
 /// The body of an outgoing request.
 #[derive(Debug)]
 pub(crate) enum OutgoingBody {
-    Whole(Bytes),
-    /// Streams, so it can be sent once; `None` when it is on its way or gone.
-    Streamed(Option<RequestBody>),
+    /// With its trailers.
+    Whole(Bytes, Option<HeaderMap>),
+    /// Streams, so it can be sent once.
+    Streamed {
+        /// `None` when it is on its way or gone.
+        body: Option<RequestBody>,
+        /// It is the client that is waited for.
+        waiting: Rc<Cell<bool>>,
+    },
+}
+
+impl OutgoingBody {
+    pub(crate) fn empty() -> Self {
+        Self::Whole(Bytes::new(), None)
+    }
+
+    /// Whether the client is what a request waits for that is out of time.
+    fn client_is_slow(&self) -> bool {
+        matches!(self, Self::Streamed { waiting, .. } if waiting.get())
+    }
 }
 
 impl Outgoing {
     fn replayable(&self) -> bool {
-        !matches!(self.body, OutgoingBody::Streamed(None))
+        !matches!(self.body, OutgoingBody::Streamed { body: None, .. })
     }
 
     fn is_safe(&self) -> bool {
@@ -66,8 +84,11 @@ impl Outgoing {
     /// `None` where the body is gone.
     fn request(&mut self) -> Option<Request<RequestBody>> {
         let body = match &mut self.body {
-            OutgoingBody::Whole(bytes) => RequestBody::Whole(bytes.clone()),
-            OutgoingBody::Streamed(body) => body.take()?,
+            OutgoingBody::Whole(bytes, None) => RequestBody::Whole(bytes.clone()),
+            OutgoingBody::Whole(bytes, trailers) => {
+                RequestBody::WithTrailers(bytes.clone(), trailers.clone())
+            }
+            OutgoingBody::Streamed { body, .. } => body.take()?,
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -81,7 +102,7 @@ impl Outgoing {
 
     /// Takes back the body of a request that was never sent.
     fn take_back(&mut self, request: Request<RequestBody>) {
-        if let OutgoingBody::Streamed(body) = &mut self.body {
+        if let OutgoingBody::Streamed { body, .. } = &mut self.body {
             *body = Some(request.into_body());
         }
     }
@@ -193,6 +214,10 @@ async fn attempt(
         let sent = link.sender.try_send_request(request);
         let deadline = tokio::time::Instant::from_std(outgoing.deadline);
         let Ok(result) = tokio::time::timeout_at(deadline, sent).await else {
+            if outgoing.body.client_is_slow() {
+                flight.never_sent(None);
+                return Err(Failed::Client(Refusal::SlowBody));
+            }
             flight.out_of_time();
             return Err(Failed::Class(Failure::OutOfTime));
         };
@@ -243,10 +268,9 @@ fn says_draining(answer: &Response<Incoming>) -> bool {
 fn clients_fault(error: &hyper::Error) -> Option<Refusal> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        match error.downcast_ref() {
-            Some(BodyError::TooLarge) => return Some(Refusal::BodyTooLarge),
-            Some(BodyError::Client) => return Some(Refusal::BadRequest("the body was broken off")),
-            _ => source = error.source(),
+        match error.downcast_ref::<BodyError>() {
+            Some(error) => return Some(error.refusal()),
+            None => source = error.source(),
         }
     }
     None

@@ -1,12 +1,14 @@
 //! Fields that belong to one connection and must not cross the gateway (RFC 9110 section 7.6.1).
 //! A field that survives here is how requests are smuggled, so the rules stand alone with a table
-//! of cases. `Trailer` goes too, because trailers are not passed on.
+//! of cases. Trailers are passed on, less what has no business in them.
 
-use http::header::{self, HeaderMap, HeaderName};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
 
 /// Always removed, whether `Connection` names them or not. `Proxy-Status` is not among them: it is
 /// meant for the client (RFC 9209 section 2).
-const ALWAYS: [HeaderName; 9] = [
+const ALWAYS: [HeaderName; 8] = [
     header::TRANSFER_ENCODING,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -14,7 +16,6 @@ const ALWAYS: [HeaderName; 9] = [
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
-    header::TRAILER,
     header::UPGRADE,
 ];
 
@@ -33,6 +34,110 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     for name in &ALWAYS {
         headers.remove(name);
     }
+}
+
+/// Whether the sender of these fields takes trailers (RFC 9110 section 10.1.4).
+pub(crate) fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
+/// Says to the next one that this gateway takes trailers.
+pub(crate) fn ask_for_trailers(headers: &mut HeaderMap) {
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.append(header::CONNECTION, HeaderValue::from_static("te"));
+}
+
+/// Names the trailers that a body ends with, those that may be passed on: HTTP/1.1 sends no others.
+pub(crate) fn announce(headers: &mut HeaderMap, trailers: &HeaderMap) {
+    let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    headers.remove(header::TRAILER);
+    if let Ok(names) = HeaderValue::try_from(names.join(", "))
+        && !names.is_empty()
+    {
+        headers.insert(header::TRAILER, names);
+    }
+}
+
+/// A frame of a body as it may be passed on.
+pub(crate) fn passable(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            strip_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+/// Removes from trailers what frames, routes, authenticates or describes a message: those come at its
+/// head or not at all (RFC 9110 section 6.5.1), and a program that merges both would be deceived.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    let forbidden: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| !may_trail(name))
+        .cloned()
+        .collect();
+    for name in forbidden {
+        trailers.remove(name);
+    }
+}
+
+fn may_trail(name: &HeaderName) -> bool {
+    const HEAD_ONLY: [&str; 34] = [
+        "accept",
+        "age",
+        "authorization",
+        "cache-control",
+        "connection",
+        "cookie",
+        "date",
+        "expect",
+        "expires",
+        "forwarded",
+        "host",
+        "idempotency-key",
+        "keep-alive",
+        "location",
+        "max-forwards",
+        "pragma",
+        "range",
+        "retry-after",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "vary",
+        "via",
+        "www-authenticate",
+        "x-real-ip",
+        "x-request-id",
+        "alt-svc",
+        "origin",
+        "referer",
+        "warning",
+        "strict-transport-security",
+        "http2-settings",
+    ];
+    const HEAD_ONLY_FAMILIES: [&str; 7] = [
+        "access-control-",
+        "bingo-",
+        "content-",
+        "if-",
+        "proxy-",
+        "sec-",
+        "x-forwarded-",
+    ];
+    let name = name.as_str().replace('_', "-");
+    !HEAD_ONLY.contains(&name.as_str())
+        && !HEAD_ONLY_FAMILIES
+            .iter()
+            .any(|family| name.starts_with(family))
 }
 
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
@@ -112,7 +217,8 @@ mod tests {
         ),
         ("keep-alive unnamed", &["keep-alive: timeout=5"], &[]),
         ("transfer-encoding", &["transfer-encoding: chunked"], &[]),
-        ("te and trailer", &["te: trailers", "trailer: x"], &[]),
+        ("te", &["te: trailers"], &[]),
+        ("trailers are announced", &["trailer: x"], &["trailer: x"]),
         (
             "upgrade",
             &["connection: upgrade", "upgrade: websocket"],
@@ -149,6 +255,47 @@ mod tests {
             let mut headers = map(before);
             strip(&mut headers);
             assert_eq!(headers, map(after), "{about}");
+        }
+    }
+
+    #[test]
+    fn trailers_lose_what_belongs_to_a_head() {
+        let mut trailers = map(&[
+            "x-checksum: 1",
+            "server-timing: a",
+            "grpc-status: 0",
+            "digest: a",
+            "content-length: 5",
+            "content_length: 5",
+            "transfer-encoding: chunked",
+            "host: a",
+            "authorization: b",
+            "set-cookie: c",
+            "x-forwarded-for: d",
+            "trailer: e",
+            "if-match: f",
+        ]);
+        strip_trailers(&mut trailers);
+        let left = [
+            "x-checksum: 1",
+            "server-timing: a",
+            "grpc-status: 0",
+            "digest: a",
+        ];
+        assert_eq!(trailers, map(&left));
+    }
+
+    #[test]
+    fn who_takes_trailers_says_so_in_te() {
+        for (fields, expected) in [
+            (&["te: trailers"][..], true),
+            (&["te: gzip;q=0.5, Trailers"], true),
+            (&["te: gzip", "te: trailers"], true),
+            (&["te: gzip"], false),
+            (&["te: trailersx"], false),
+            (&[], false),
+        ] {
+            assert_eq!(wants_trailers(&map(fields)), expected, "{fields:?}");
         }
     }
 }

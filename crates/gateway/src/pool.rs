@@ -100,7 +100,7 @@ pub(crate) async fn connect(address: &str, timeout: Duration) -> io::Result<Link
         .map_err(io::Error::other)?;
     let task = tokio::task::spawn_local(async move {
         // Whoever waits for an answer gets the error as well.
-        let _ = connection.await;
+        let _ = connection.with_upgrades().await;
     });
     Ok(Link {
         sender,

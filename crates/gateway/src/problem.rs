@@ -13,8 +13,11 @@ pub(crate) enum Refusal {
     WrongMethod(HeaderValue),
     /// The request's body took longer than the request's time.
     SlowBody,
+    /// The request's body came below `body_rate_min`.
+    BodyBelowRate,
     BodyTooLarge,
     UriTooLong,
+    TooManyFields,
     /// A node broke the connection before it answered and the request must not be sent again.
     NoAnswer,
     /// No node answered within the request's time. `reached`: one had the request.
@@ -48,6 +51,18 @@ impl Refusal {
                 "request-timeout",
                 REQUEST,
                 "the request's body did not arrive in time",
+            ),
+            Self::BodyBelowRate => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request-timeout",
+                REQUEST,
+                "the request's body came too slowly",
+            ),
+            Self::TooManyFields => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head-too-large",
+                REQUEST,
+                "the request has too many header fields",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -93,6 +108,8 @@ impl Refusal {
         match self {
             Self::BodyTooLarge => Some("body_bytes_max"),
             Self::UriTooLong => Some("uri_bytes_max"),
+            Self::TooManyFields => Some("fields_max"),
+            Self::BodyBelowRate => Some("body_rate_min"),
             Self::HeldTooMany => Some("held_max"),
             Self::SlowBody | Self::NoNodeInTime { .. } => Some("deadline"),
             _ => None,
@@ -101,7 +118,15 @@ impl Refusal {
 
     /// Whether the rest of the request is of no use, so that the connection must end.
     fn closes(&self) -> bool {
-        matches!(self, Self::SlowBody | Self::BodyTooLarge | Self::UriTooLong)
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::SlowBody
+                | Self::BodyBelowRate
+                | Self::BodyTooLarge
+                | Self::UriTooLong
+                | Self::TooManyFields
+        )
     }
 
     /// The answer; `path` and `request_id` are the request's.

@@ -58,6 +58,9 @@ pub(crate) struct ValidLimits {
     pub(crate) connections_per_client_max: usize,
     pub(crate) tls_handshake_timeout: Duration,
     pub(crate) h2_streams_max: u32,
+    /// Bytes a second.
+    pub(crate) body_rate_min: u64,
+    pub(crate) upgrade_idle_timeout: Duration,
     pub(crate) held_max: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) node_idle_timeout: Duration,
@@ -276,6 +279,7 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
     );
     // hyper refuses a target over 64 KiB less one byte by itself.
     let uri = faults.size("limits.uri_bytes_max", &limits.uri_bytes_max, 64, 65_534);
+    let body_rate_min = faults.size("limits.body_rate_min", &limits.body_rate_min, 1, 1 << 20);
     let mut time =
         |key: &str, value, max| faults.duration(&format!("limits.{key}"), value, least, max);
     ValidLimits {
@@ -288,6 +292,12 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
         connections_per_client_max: limits.connections_per_client_max,
         tls_handshake_timeout: time("tls_handshake_timeout", &limits.tls_handshake_timeout, hour),
         h2_streams_max: limits.h2_streams_max,
+        body_rate_min,
+        upgrade_idle_timeout: time(
+            "upgrade_idle_timeout",
+            &limits.upgrade_idle_timeout,
+            24 * hour,
+        ),
         held_max: limits.held_max,
         connect_timeout: time("connect_timeout", &limits.connect_timeout, minute),
         node_idle_timeout: time("node_idle_timeout", &limits.node_idle_timeout, hour),

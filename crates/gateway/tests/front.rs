@@ -305,3 +305,50 @@ async fn a_client_of_http_1_1_over_tls_keeps_its_connection() {
     }
     assert_eq!(node.seen().len(), 10);
 }
+
+#[tokio::test]
+async fn trailers_of_a_request_reach_the_node_collected_or_streamed() {
+    let (node, gateway) = node_and_gateway(ROUTES).await;
+    for path in ["/x/1", "/big"] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\ntrailer: x-sum, host\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 7\r\nhost: b\r\n\r\n"
+        );
+        let answer = raw(gateway.address, request).await.unwrap();
+        assert!(answer.ends_with("POST 3"), "{answer}");
+        let seen = node.seen().pop().unwrap();
+        assert_eq!(seen.trailers, ["x-sum: 7"], "{path}");
+        assert_eq!(seen.headers["host"], "a");
+    }
+}
+
+#[tokio::test]
+async fn trailers_of_an_answer_reach_clients_that_take_them() {
+    let reply = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 7\r\nset-cookie: a\r\n\r\n";
+    let node = Upstream::start(move |_| Reply::Raw(reply.to_vec())).await;
+    let gateway = Gateway::start(&[&node], ROUTES);
+    for _ in 0..2 {
+        let mut client = h2::Client::tls(gateway.tls).await;
+        let answer = client.begin("GET", "/x/1", &[], "").await.unwrap();
+        let whole = answer.into_body().collect().await.unwrap();
+        let trailers = whole.trailers().unwrap();
+        assert_eq!(
+            (trailers.len(), &trailers["x-sum"]),
+            (1, &"7".parse().unwrap())
+        );
+        assert_eq!(whole.to_bytes(), "abc");
+    }
+    let request =
+        |te: &str| format!("GET /x/1 HTTP/1.1\r\nhost: a\r\n{te}connection: close\r\n\r\n");
+    let takes = raw(gateway.address, request("te: trailers\r\n"))
+        .await
+        .unwrap();
+    assert!(takes.ends_with("0\r\nx-sum: 7\r\n\r\n"), "{takes}");
+    assert!(takes.contains("trailer: x-sum\r\n"), "{takes}");
+    assert_eq!(node.seen().last().unwrap().headers["te"], "trailers");
+    let not = raw(gateway.address, request("")).await.unwrap();
+    assert!(
+        not.ends_with("0\r\n\r\n") && !not.contains("x-sum"),
+        "{not}"
+    );
+    assert!(!node.seen().last().unwrap().headers.contains_key("te"));
+}

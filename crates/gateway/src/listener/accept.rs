@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Connections, Kind, Open, connection};
+use super::{Connections, Kind, Lease, Open, connection};
 use crate::worker::{Shared, Worker};
 
 /// A pause after an accept that failed for want of descriptors or memory.
@@ -141,16 +141,17 @@ fn start(
     };
     let worker = Rc::clone(worker);
     let kind = kind.clone();
-    let stages = connections.stage.subscribe();
-    // One task per connection: a panic ends this connection and nothing else.
-    tokio::task::spawn_local(async move {
-        let _counted = counted;
-        connection::serve(worker, stream, client, kind, stages).await;
+    let lease = Rc::new(Lease {
+        _counted: counted,
+        stages: connections.stage.subscribe(),
     });
+    // One task per connection: a panic ends this connection and nothing else.
+    tokio::task::spawn_local(connection::serve(worker, stream, client, kind, lease));
 }
 
 /// Counts a connection out, on a panic as well.
-struct Counted {
+#[derive(Debug)]
+pub(super) struct Counted {
     shared: Arc<Shared>,
     client: IpAddr,
     connections: Rc<Connections>,

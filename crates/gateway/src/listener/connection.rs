@@ -10,11 +10,10 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::stream::{ClientStream, Transport};
-use super::{Kind, Stage, http1, http2, preface, until};
+use super::{Kind, Lease, http1, http2, preface};
 use crate::handle::Client;
 use crate::valid::ValidLimits;
 use crate::worker::Worker;
@@ -27,7 +26,7 @@ pub(super) async fn serve(
     stream: TcpStream,
     address: SocketAddr,
     kind: Kind,
-    mut stages: watch::Receiver<Stage>,
+    lease: Rc<Lease>,
 ) {
     // A connection keeps the limits it began with; a copy, so that it keeps nothing else alive.
     let limits = &worker.shared.live().limits.clone();
@@ -48,12 +47,12 @@ pub(super) async fn serve(
         // A client that has not said yet what it speaks has no request to lose.
         tokio::select! {
             begun = begin => begun,
-            () = until(&mut stages, Stage::Closing) => return,
+            () = lease.closing() => return,
         }
     };
     match begun {
-        Ok((stream, true)) => http2::serve(&worker, limits, stream, client, stages).await,
-        Ok((stream, false)) => http1::serve(&worker, limits, stream, client, stages).await,
+        Ok((stream, true)) => http2::serve(&worker, limits, stream, client, lease).await,
+        Ok((stream, false)) => http1::serve(&worker, limits, stream, client, lease).await,
         Err(error) => tracing::debug!(%address, %error, "a connection ended before its protocol"),
     }
 }

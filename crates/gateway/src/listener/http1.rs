@@ -9,10 +9,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
 
+use super::Lease;
 use super::stream::ClientStream;
-use super::{Stage, until};
 use crate::body::ClientBody;
 use crate::handle::{Client, handle};
 use crate::valid::ValidLimits;
@@ -26,8 +25,9 @@ pub(super) async fn serve(
     limits: &ValidLimits,
     stream: ClientStream,
     client: Client,
-    mut stages: watch::Receiver<Stage>,
+    lease: Rc<Lease>,
 ) {
+    let client = client.with_lease(Rc::clone(&lease));
     let service = service_fn(|request: Request<Incoming>| async {
         let request = request.map(ClientBody::Http);
         Ok::<_, Infallible>(handle(worker, &client, request).await)
@@ -38,11 +38,12 @@ pub(super) async fn serve(
         .max_buf_size(BUFFER_BYTES_MAX.max(limits.head_bytes_max))
         .max_header_size(limits.head_bytes_max)
         .max_headers(limits.fields_max)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
 
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
-        () = until(&mut stages, Stage::Closing) => None,
+        () = lease.closing() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -61,7 +62,10 @@ pub(super) async fn serve(
     tracing::debug!(error = %chassis::failure::chain(&error), "client connection ended");
     // To a client of HTTP/1.0 the orderly end of the connection is the end of the answer: one that
     // was broken off must end in disorder.
-    if client.old.get() && error.is_user() {
-        connection.into_parts().io.inner().end_in_disorder();
+    if client.old.get()
+        && error.is_user()
+        && let Some(parts) = connection.into_parts()
+    {
+        parts.io.inner().end_in_disorder();
     }
 }

@@ -12,10 +12,9 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
 
+use super::Lease;
 use super::stream::ClientStream;
-use super::{Stage, until};
 use crate::body::ClientBody;
 use crate::handle::{Client, handle};
 use crate::valid::ValidLimits;
@@ -51,7 +50,7 @@ pub(super) async fn serve(
     limits: &ValidLimits,
     stream: ClientStream,
     client: Client,
-    mut stages: watch::Receiver<Stage>,
+    lease: Rc<Lease>,
 ) {
     let client = Rc::new(client);
     let service = service_fn(|request: Request<Incoming>| {
@@ -72,7 +71,7 @@ pub(super) async fn serve(
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = until(&mut stages, Stage::Draining) => None,
+        () = lease.draining() => None,
     };
     let ended = match ended {
         Some(ended) => ended,

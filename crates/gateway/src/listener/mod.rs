@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::worker::Worker;
 
+use accept::Counted;
 pub(crate) use accept::PerClient;
 
 /// When asked to end, an idle connection of HTTP/1.1 stays open this long: a request that is on its
@@ -66,7 +67,27 @@ enum Stage {
     Closing,
 }
 
+/// A client connection as it is counted, from its acceptance to the end of whatever it became.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    _counted: Counted,
+    stages: watch::Receiver<Stage>,
+}
+
+impl Lease {
+    /// Waits until the process is asked to end.
+    async fn draining(&self) {
+        until(&mut self.stages.clone(), Stage::Draining).await;
+    }
+
+    /// Waits until the process ends and idle connections close.
+    pub(crate) async fn closing(&self) {
+        until(&mut self.stages.clone(), Stage::Closing).await;
+    }
+}
+
 /// The client connections of one thread.
+#[derive(Debug)]
 struct Connections {
     stage: watch::Sender<Stage>,
     open: Cell<usize>,

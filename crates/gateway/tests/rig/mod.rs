@@ -30,6 +30,10 @@ pub(crate) struct Seen {
     /// Names in lower case; several values of a name are joined by ", ".
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Vec<u8>,
+    /// Trailers, as whole lines.
+    pub(crate) trailers: Vec<String>,
+    /// The very bytes of its head.
+    pub(crate) head: String,
     /// Number of the connection it came over.
     pub(crate) connection: usize,
 }
@@ -47,6 +51,8 @@ pub(crate) enum Reply {
     After(Duration, Vec<u8>),
     /// Never answered; the flag turns true when the gateway closes the connection.
     Hang(Arc<AtomicBool>),
+    /// Bytes on the wire, and then back whatever comes.
+    Echo(Vec<u8>),
     /// A body of this many bytes, in pieces, with a Content-Length.
     Stream(usize),
 }
@@ -187,6 +193,12 @@ impl UpstreamState {
                     gone.store(matches!(read, Ok(0) | Err(_)), SeqCst);
                     return None;
                 }
+                Reply::Echo(bytes) => {
+                    stream.write_all(&bytes).await.ok()?;
+                    let (mut read, mut write) = stream.split();
+                    tokio::io::copy(&mut read, &mut write).await.ok()?;
+                    return None;
+                }
                 Reply::Stream(length) => stream_body(&mut stream, length).await?,
             }
         }
@@ -217,7 +229,7 @@ async fn read_request(
         }
         read_more(stream, buffer).await?;
     };
-    let head = String::from_utf8(buffer.drain(..end).collect()).unwrap();
+    let head = String::from_utf8_lossy(&buffer.drain(..end).collect::<Vec<u8>>()).into_owned();
     let mut lines = head.split("\r\n");
     let mut first = lines.next().unwrap().split(' ');
     let mut headers: HashMap<String, String> = HashMap::new();
@@ -228,8 +240,9 @@ async fn read_request(
             .and_modify(|all| *all = format!("{all}, {value}"))
             .or_insert(value.to_owned());
     }
+    let mut trailers = Vec::new();
     let body = if headers.contains_key("transfer-encoding") {
-        read_chunks(stream, buffer).await?
+        read_chunks(stream, buffer, &mut trailers).await?
     } else {
         let length = headers
             .get("content-length")
@@ -244,28 +257,46 @@ async fn read_request(
         target: first.next().unwrap().to_owned(),
         headers,
         body,
+        trailers,
+        head: head.clone(),
         connection,
     })
 }
 
-async fn read_chunks(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+async fn read_chunks(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    trailers: &mut Vec<String>,
+) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
-        let line = loop {
-            if let Some(at) = find(buffer, b"\r\n") {
-                break String::from_utf8(buffer.drain(..at + 2).collect()).unwrap();
-            }
-            read_more(stream, buffer).await?;
-        };
-        let length = usize::from_str_radix(line.trim(), 16).unwrap();
+        let line = read_line(stream, buffer).await?;
+        let length = usize::from_str_radix(&line, 16).unwrap();
+        if length == 0 {
+            break;
+        }
         while buffer.len() < length + 2 {
             read_more(stream, buffer).await?;
         }
         body.extend(buffer.drain(..length));
         buffer.drain(..2);
-        if length == 0 {
+    }
+    loop {
+        let line = read_line(stream, buffer).await?;
+        if line.is_empty() {
             return Some(body);
         }
+        trailers.push(line);
+    }
+}
+
+async fn read_line(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+    loop {
+        if let Some(at) = find(buffer, b"\r\n") {
+            let line = buffer.drain(..at + 2).take(at).collect();
+            return Some(String::from_utf8(line).unwrap());
+        }
+        read_more(stream, buffer).await?;
     }
 }
 
@@ -466,9 +497,9 @@ impl Client {
 }
 
 /// Writes bytes and reads until the gateway closes; an error if it ends by a reset.
-pub(crate) async fn raw(address: SocketAddr, request: &str) -> std::io::Result<String> {
+pub(crate) async fn raw(address: SocketAddr, request: impl AsRef<[u8]>) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(request.as_bytes()).await?;
+    stream.write_all(request.as_ref()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())

@@ -1,0 +1,253 @@
+//! What a request's head must be before anything is done with it, and what of it a node gets. hyper
+//! has parsed it; here is refused what hyper lets through and two programs could read in two ways,
+//! and the rest is brought into the one form that is forwarded (reliability.md "Hostile clients").
+//! Pure, so that it can be fuzzed.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Uri, Version};
+
+use crate::hop_by_hop;
+use crate::problem::Refusal;
+
+/// Fields by which other proxies tell what this gateway tells in other ways: a client's are lies.
+const VOUCHED: [HeaderName; 5] = [
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-forwarded-prefix"),
+];
+
+/// Names that mean something to this gateway or to a node's framing and trust; written with `_` for
+/// `-`, some programs take them for the same (RFC 3875 section 4.1.18 makes them so).
+const IMITATED: [&str; 17] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "forwarded",
+    "host",
+    "idempotency-key",
+    "keep-alive",
+    "proxy-connection",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+    "bingo-timeout-ms",
+];
+
+/// Refuses what can be understood in two ways, and settles which host is meant.
+pub(crate) fn check(
+    parts: &mut Parts,
+    uri_bytes_max: usize,
+    fields_max: usize,
+) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::BadRequest("this is no proxy: CONNECT is refused"));
+    }
+    if parts.headers.len() > fields_max {
+        return Err(Refusal::TooManyFields);
+    }
+    check_target(&parts.method, &parts.uri, uri_bytes_max)?;
+    check_coding(&parts.headers)?;
+    settle_host(parts)
+}
+
+fn check_target(method: &Method, uri: &Uri, uri_bytes_max: usize) -> Result<(), Refusal> {
+    let target = uri.path_and_query().map_or("", |target| target.as_str());
+    if target.len() > uri_bytes_max {
+        return Err(Refusal::UriTooLong);
+    }
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Refusal::BadRequest("the target has bytes that no URI has"));
+    }
+    let whole = uri.path().starts_with('/') && uri.scheme().is_some() == uri.authority().is_some();
+    if !whole && !(method == Method::OPTIONS && uri.path() == "*") {
+        return Err(Refusal::BadRequest(
+            "the target is neither a path nor a URI",
+        ));
+    }
+    if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Refusal::BadRequest("the target's scheme is not HTTP"));
+    }
+    Ok(())
+}
+
+/// `chunked` and nothing else: another coding would be lost on the way to a node, and a list is how
+/// one program is made to see a body where another sees a request (RFC 9112 section 6.1).
+fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match (codings.next(), codings.next()) {
+        (None, None) => Ok(()),
+        (Some(coding), None) if plain(coding) => Ok(()),
+        _ => Err(Refusal::BadRequest("Transfer-Encoding must be `chunked`")),
+    }
+}
+
+fn settle_host(parts: &mut Parts) -> Result<(), Refusal> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let (host, more) = (hosts.next(), hosts.next().is_some());
+    if more {
+        return Err(Refusal::BadRequest("a request has one Host"));
+    }
+    let Some(authority) = parts.uri.authority() else {
+        if host.is_none() && parts.version >= Version::HTTP_11 {
+            return Err(Refusal::BadRequest("a request needs a Host"));
+        }
+        return Ok(());
+    };
+    let same = host.is_none_or(|host| {
+        host.as_bytes()
+            .eq_ignore_ascii_case(authority.as_str().as_bytes())
+    });
+    // RFC 9113 section 8.3.1. HTTP/1.1 says that the target overrules `Host` (RFC 9112 section 3.2.2).
+    if !same && parts.version >= Version::HTTP_2 {
+        return Err(Refusal::BadRequest(":authority and Host differ"));
+    }
+    let host = HeaderValue::from_str(authority.as_str())
+        .map_err(|_| Refusal::BadRequest("the target's host is none"))?;
+    parts.headers.insert(header::HOST, host);
+    Ok(())
+}
+
+/// Removes from a request's fields what a node must not see: what belongs to the client's
+/// connection, and what only the gateway may say.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    hop_by_hop::strip(headers);
+    headers.remove(header::EXPECT);
+    for name in &VOUCHED {
+        headers.remove(name);
+    }
+    let imitations: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| imitates(name.as_str()))
+        .cloned()
+        .collect();
+    for name in imitations {
+        headers.remove(name);
+    }
+}
+
+fn imitates(name: &str) -> bool {
+    name.contains('_') && {
+        let meant = name.replace('_', "-");
+        IMITATED.contains(&meant.as_str())
+    }
+}
+
+/// The target as a node gets it: path and query alone (RFC 9112 section 3.2.1).
+pub(crate) fn origin_form(uri: Uri) -> Uri {
+    if uri.authority().is_none() {
+        return uri;
+    }
+    uri.into_parts()
+        .path_and_query
+        .map_or_else(Uri::default, Uri::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(version: Version, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().version(version).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// The host that is meant, or the status of the refusal.
+    fn checked(mut parts: Parts) -> Result<String, u16> {
+        match check(&mut parts, 100, 8) {
+            Ok(()) => Ok(parts
+                .headers
+                .get(header::HOST)
+                .map_or_else(String::new, |host| host.to_str().unwrap().to_owned())),
+            Err(refusal) => Err(refusal.answer("/", None).status().as_u16()),
+        }
+    }
+
+    #[test]
+    fn a_request_means_one_host_or_is_refused() {
+        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+        for (version, uri, hosts, expected) in [
+            (one, "/", &["a"][..], Ok("a")),
+            (one, "/", &[], Err(400)),
+            (one, "/", &["a", "b"], Err(400)),
+            (one, "/", &["a", "a"], Err(400)),
+            (one, "http://b/", &["a"], Ok("b")),
+            (one, "http://b/", &["a", "b"], Err(400)),
+            (one, "http://b/", &[], Ok("b")),
+            (one, "ftp://b/", &["b"], Err(400)),
+            (Version::HTTP_10, "/", &[], Ok("")),
+            (two, "https://b/", &[], Ok("b")),
+            (two, "https://b/", &["B"], Ok("b")),
+            (two, "https://b/", &["a"], Err(400)),
+            (two, "https://b/", &["b", "b"], Err(400)),
+            (two, "/", &[], Err(400)),
+        ] {
+            let fields: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            let expected = expected.map(str::to_owned);
+            let found = checked(request(version, uri, &fields));
+            assert_eq!(found, expected, "{version:?} {uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn chunked_is_the_only_coding_and_stands_once() {
+        for (codings, good) in [
+            (&["chunked"][..], true),
+            (&["Chunked"], true),
+            (&["chunked", "chunked"], false),
+            (&["chunked, chunked"], false),
+            (&["gzip, chunked"], false),
+            (&["identity"], false),
+            (&["chunked;a=b"], false),
+            (&["\tchunked"], false),
+            (&[""], false),
+        ] {
+            let mut fields = vec![("host", "a")];
+            fields.extend(codings.iter().map(|coding| ("transfer-encoding", *coding)));
+            let found = checked(request(Version::HTTP_11, "/", &fields));
+            assert_eq!(found.is_ok(), good, "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_too_many_or_no_uri_is_refused() {
+        let long = format!("/{}", "a".repeat(100));
+        let many = [("a", "b"); 8];
+        let mut fields = vec![("host", "a")];
+        assert_eq!(checked(request(Version::HTTP_11, &long, &fields)), Err(414));
+        fields.extend(many);
+        assert_eq!(checked(request(Version::HTTP_11, "/", &fields)), Err(431));
+        let connect = http::Request::connect("a:1").body(()).unwrap();
+        assert_eq!(checked(connect.into_parts().0), Err(400));
+    }
+
+    #[test]
+    fn a_field_that_imitates_one_that_the_gateway_vouches_for_is_removed() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "content_length",
+            "transfer_encoding",
+            "x_forwarded_for",
+            "x-forwarded_for",
+            "x-real-ip",
+            "bingo_timeout_ms",
+            "expect",
+        ] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        headers.insert("api_key", HeaderValue::from_static("1"));
+        strip(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["api_key"]);
+    }
+}
