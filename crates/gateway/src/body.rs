@@ -70,7 +70,7 @@ pub(crate) enum ClientBody {
     /// HTTP/1.1 and HTTP/2.
     Http(Incoming),
     /// HTTP/3.
-    #[allow(dead_code)] // Built by the HTTP/3 listener, which is next.
+    /// HTTP/3.
     Quic(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
 }
 

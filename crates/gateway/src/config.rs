@@ -162,6 +162,9 @@ pub struct Limits {
     /// An upgraded connection (WebSocket) on which nothing moves for so long is closed.
     #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "24h"))]
     pub upgrade_idle_timeout: String,
+    /// The same for a connection of HTTP/3.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub h3_streams_max: u32,
     /// Requests that wait for a node to come back; over it 503.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub held_max: usize,
@@ -193,6 +196,7 @@ impl Default for Limits {
             h2_streams_max: 100,
             body_rate_min: "100B".to_owned(),
             upgrade_idle_timeout: "60s".to_owned(),
+            h3_streams_max: 100,
             held_max: 1_000,
             connect_timeout: "1s".to_owned(),
             node_idle_timeout: "10s".to_owned(),

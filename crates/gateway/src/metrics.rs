@@ -77,6 +77,8 @@ pub(crate) struct Metrics {
     pub(crate) http: HttpServer,
     /// Requests that had to wait for a usable node.
     pub(crate) holds: Counter<u64, AtomicU64>,
+    pub(crate) quic_connections: Gauge,
+    pub(crate) quic_panics: Counter<u64, AtomicU64>,
     node_state: Family<StateLabels, Gauge>,
     ejections: Family<ReasonLabels, Counter>,
     attempts: Family<OutcomeLabels, Counter>,
@@ -90,6 +92,8 @@ impl Metrics {
         let metrics = Self {
             http: HttpServer::register(&mut registry),
             holds: Counter::default(),
+            quic_connections: Gauge::default(),
+            quic_panics: Counter::default(),
             node_state: Family::default(),
             ejections: Family::default(),
             attempts: Family::default(),
@@ -121,6 +125,16 @@ impl Metrics {
             "bingo_holds",
             "Requests that waited for a node to come back",
             metrics.holds.clone(),
+        );
+        registry.register(
+            "bingo_quic_connections",
+            "Open HTTP/3 connections",
+            metrics.quic_connections.clone(),
+        );
+        registry.register(
+            "bingo_quic_panics",
+            "Panics in the HTTP/3 library, each of which ended one connection or request",
+            metrics.quic_panics.clone(),
         );
         registry.register(
             "bingo_limit_hits",

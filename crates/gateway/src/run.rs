@@ -17,18 +17,19 @@ use tokio::task::LocalSet;
 use crate::listener::{self, Listener, Open};
 use crate::valid::Valid;
 use crate::worker::{Shared, Worker};
-use crate::{admin, probe};
+use crate::{admin, probe, quic};
 
 /// Serves `listeners` until `shutdown`, then stops accepting, finishes what is open within the drain
 /// deadline and returns. Blocks; must not be called inside an async task.
 ///
-/// `listeners` are the public ones, each with what is spoken on it, `admin` the private ones, which
-/// speak plain HTTP/1.1; each inherited or opened by the caller.
+/// `listeners` are the public ones, each with what is spoken on it, `quic` the UDP sockets of HTTP/3,
+/// `admin` the private ones, which speak plain HTTP/1.1; each inherited or opened by the caller.
 /// Fails (exit 1) where the system refuses threads, runtimes or listeners.
 #[allow(clippy::needless_pass_by_value)] // A switch is handed over, as to every role's `run`.
 pub fn run(
     config: Valid,
     listeners: Vec<Listener>,
+    quic: Vec<quic::Listener>,
     admin: Vec<TcpListener>,
     shutdown: Shutdown,
 ) -> Result<(), Failure> {
@@ -48,7 +49,20 @@ pub fn run(
             started: started.clone(),
             ended: ended.clone(),
         };
-        match duplicate(&listeners).and_then(|own| thread.spawn(number, own)) {
+        let name = format!("gateway-{number}");
+        match duplicate(&listeners).and_then(|own| thread.spawn(name, Work::Tcp(own))) {
+            Ok(handle) => threads.push(handle),
+            Err(error) => result = Err(failed("start a gateway thread", error)),
+        }
+    }
+    if !quic.is_empty() {
+        let thread = Thread {
+            shared: Arc::clone(&shared),
+            shutdown: shutdown.clone(),
+            started: started.clone(),
+            ended: ended.clone(),
+        };
+        match thread.spawn("gateway-quic".to_owned(), Work::Quic(quic)) {
             Ok(handle) => threads.push(handle),
             Err(error) => result = Err(failed("start a gateway thread", error)),
         }
@@ -139,36 +153,63 @@ struct Thread {
     ended: async_mpsc::UnboundedSender<()>,
 }
 
+/// What a worker thread serves.
+enum Work {
+    Tcp(Vec<Listener>),
+    Quic(Vec<quic::Listener>),
+}
+
+/// The same, opened inside the thread's runtime.
+enum Opened {
+    Tcp(Vec<Open>),
+    Quic(Vec<quic::Open>),
+}
+
+impl Work {
+    /// Must be called inside a runtime.
+    fn open(self, shared: &Shared) -> Result<Opened, Failure> {
+        match self {
+            Self::Tcp(listeners) => {
+                let open = listeners.into_iter().map(|listener| {
+                    let socket = adopt(listener.socket)?;
+                    let kind = listener.kind;
+                    Ok(Open { socket, kind })
+                });
+                let open = open.collect::<io::Result<Vec<_>>>();
+                open.map(Opened::Tcp)
+                    .map_err(|error| failed("start a gateway thread", error))
+            }
+            Self::Quic(listeners) => {
+                let open = listeners
+                    .into_iter()
+                    .map(|listener| listener.open(&shared.limits));
+                open.collect::<Result<Vec<_>, _>>().map(Opened::Quic)
+            }
+        }
+    }
+}
+
 impl Thread {
-    fn spawn(
-        self,
-        number: usize,
-        listeners: Vec<Listener>,
-    ) -> io::Result<std::thread::JoinHandle<()>> {
+    fn spawn(self, name: String, work: Work) -> io::Result<std::thread::JoinHandle<()>> {
         std::thread::Builder::new()
-            .name(format!("gateway-{number}"))
-            .spawn(move || self.live(listeners))
+            .name(name)
+            .spawn(move || self.live(work))
     }
 
-    fn live(self, listeners: Vec<Listener>) {
+    fn live(self, work: Work) {
         let ended = Ended(self.ended);
-        let prepared = runtime().and_then(|runtime| {
-            let _inside = runtime.enter();
-            let open = listeners.into_iter().map(|listener| {
-                let socket = adopt(listener.socket)?;
-                let kind = listener.kind;
-                Ok(Open { socket, kind })
+        let opened = runtime()
+            .map_err(|error| failed("start a gateway thread", error))
+            .and_then(|runtime| {
+                let inside = runtime.enter();
+                let opened = work.open(&self.shared)?;
+                drop(inside);
+                Ok((runtime, opened))
             });
-            let open = open.collect::<io::Result<Vec<_>>>()?;
-            drop(_inside);
-            Ok((runtime, open))
-        });
-        let (runtime, listeners) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                let _ = self
-                    .started
-                    .send(Err(failed("start a gateway thread", error)));
+        let (runtime, opened) = match opened {
+            Ok(opened) => opened,
+            Err(failure) => {
+                let _ = self.started.send(Err(failure));
                 return;
             }
         };
@@ -176,7 +217,15 @@ impl Thread {
         drop(self.started);
         let seed = (chassis::random::random() * (1_u64 << 53) as f64) as u64;
         let worker = Rc::new(Worker::new(self.shared, seed));
-        LocalSet::new().block_on(&runtime, listener::serve(worker, listeners, self.shutdown));
+        let local = LocalSet::new();
+        match opened {
+            Opened::Tcp(listeners) => {
+                local.block_on(&runtime, listener::serve(worker, listeners, self.shutdown));
+            }
+            Opened::Quic(endpoints) => {
+                local.block_on(&runtime, quic::serve(worker, endpoints, self.shutdown));
+            }
+        }
         drop(ended);
     }
 }

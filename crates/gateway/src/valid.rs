@@ -61,6 +61,7 @@ pub(crate) struct ValidLimits {
     /// Bytes a second.
     pub(crate) body_rate_min: u64,
     pub(crate) upgrade_idle_timeout: Duration,
+    pub(crate) h3_streams_max: u32,
     pub(crate) held_max: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) node_idle_timeout: Duration,
@@ -270,6 +271,7 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
         1_000_000,
     );
     faults.range("limits.h2_streams_max", limits.h2_streams_max, 1, 10_000);
+    faults.range("limits.h3_streams_max", limits.h3_streams_max, 1, 10_000);
     faults.range("limits.held_max", limits.held_max, 0, 1_000_000);
     let head = faults.size(
         "limits.head_bytes_max",
@@ -298,6 +300,7 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
             &limits.upgrade_idle_timeout,
             24 * hour,
         ),
+        h3_streams_max: limits.h3_streams_max,
         held_max: limits.held_max,
         connect_timeout: time("connect_timeout", &limits.connect_timeout, minute),
         node_idle_timeout: time("node_idle_timeout", &limits.node_idle_timeout, hour),

@@ -147,7 +147,7 @@ async fn until(stages: &mut watch::Receiver<Stage>, stage: Stage) {
 }
 
 /// What is due once a second.
-async fn sweep(worker: Rc<Worker>) {
+pub(crate) async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         worker.sweep();

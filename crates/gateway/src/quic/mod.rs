@@ -1,0 +1,197 @@
+//! HTTP/3: QUIC endpoints on a thread of their own, whose requests end in the same `handle` as all
+//! others. Apart from the TCP threads, because a flood of datagrams must not slow those down, and
+//! because the HTTP/3 library is young (h3 0.0.8, not released since): each connection is a task, a
+//! panic ends that task and is counted. `connection` speaks HTTP/3 on one connection, `body` reads a
+//! request's body within its fences.
+//!
+//! A socket is read by one process at a time: two would split a connection's packets. The key of
+//! stateless resets and the one of connection ids come from outside, so that the next process can
+//! tell the clients of a dead one to connect anew (RFC 9000 section 10.3).
+
+mod body;
+mod connection;
+
+use std::net::UdpSocket;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use chassis::{Failure, Shutdown};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::listener;
+use crate::valid::ValidLimits;
+use crate::worker::Worker;
+
+/// Bytes that one stream may have under way towards us: all that a client can make us hold beside
+/// what a route collects.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// The same for a whole connection, in both directions.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Control and QPACK streams are three; a few more may be greasing (RFC 9114 section 6.2).
+const UNI_STREAMS_MAX: u32 = 8;
+/// Handshakes that an endpoint holds at once; from half of it on, clients must first show that their
+/// address is theirs (a Retry packet, RFC 9000 section 8.1.2).
+const HANDSHAKES_MAX: usize = 512;
+/// Waiting for the last packets of an endpoint that has closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// RFC 9114 section 8.1, H3_NO_ERROR.
+const NO_ERROR: VarInt = VarInt::from_u32(0x100);
+
+/// A UDP socket on which HTTP/3 is spoken.
+#[derive(Debug)]
+pub struct Listener {
+    pub socket: UdpSocket,
+    /// TLS 1.3 with the ALPN name `h3`; a certificate is changed inside it, by its resolver.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Secret of stateless resets; the same for every process that ever reads this socket.
+    pub reset_key: [u8; 64],
+}
+
+/// An endpoint that is open, and not read yet.
+#[derive(Debug)]
+pub(crate) struct Open(Endpoint);
+
+impl Listener {
+    /// Must be called inside a runtime. Exit 64 where the TLS configuration cannot serve QUIC, 1 where
+    /// the system refuses.
+    pub(crate) fn open(self, limits: &ValidLimits) -> Result<Open, Failure> {
+        let attempted = "serve HTTP/3";
+        let crypto = QuicServerConfig::try_from(self.tls).map_err(|error| {
+            let help = "it needs TLS 1.3 with TLS_AES_128_GCM_SHA256";
+            Failure::configuration(attempted, error, help)
+        })?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(Arc::new(transport(limits)));
+        server.max_incoming(HANDSHAKES_MAX);
+        let refused = |error: std::io::Error| {
+            let help = "look at the limits of memory and open files";
+            Failure::run_time(attempted, error, help)
+        };
+        self.socket.set_nonblocking(true).map_err(refused)?;
+        let endpoint = Endpoint::new(
+            endpoint_config(&self.reset_key),
+            Some(server),
+            self.socket,
+            Arc::new(quinn::TokioRuntime),
+        );
+        endpoint.map(Open).map_err(refused)
+    }
+}
+
+fn transport(limits: &ValidLimits) -> quinn::TransportConfig {
+    let mut transport = quinn::TransportConfig::default();
+    let idle = IdleTimeout::try_from(limits.head_timeout).ok();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits.h3_streams_max))
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(CONNECTION_WINDOW.into())
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(idle);
+    transport
+}
+
+/// Connection ids carry a keyed hash of their own, and an endpoint answers with a reset only for ids
+/// that could be its own: both keys must outlive the process.
+fn endpoint_config(key: &[u8; 64]) -> EndpointConfig {
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key)));
+    let id_key = key
+        .iter()
+        .take(8)
+        .fold(0, |number, byte| number << 8 | u64::from(*byte));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    config
+}
+
+/// Serves until `shutdown`, then tells clients (GOAWAY), finishes what is open within the drain
+/// deadline and stops reading. Must run inside a `LocalSet`.
+pub(crate) async fn serve(worker: Rc<Worker>, endpoints: Vec<Open>, shutdown: Shutdown) {
+    let sweeping = tokio::task::spawn_local(listener::sweep(Rc::clone(&worker)));
+    let mut serving = JoinSet::new();
+    for Open(endpoint) in endpoints {
+        serving.spawn_local(serve_one(Rc::clone(&worker), endpoint, shutdown.clone()));
+    }
+    while serving.join_next().await.is_some() {}
+    sweeping.abort();
+}
+
+async fn serve_one(worker: Rc<Worker>, endpoint: Endpoint, shutdown: Shutdown) {
+    let draining = watch::Sender::new(false);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => accept(&worker, &mut connections, incoming, &draining),
+                None => break,
+            },
+            Some(ended) = connections.join_next() => note(&worker, &ended),
+            () = shutdown.requested() => break,
+        }
+    }
+    worker.draining.set(true);
+    endpoint.set_server_config(None);
+    draining.send_replace(true);
+    let drained = async {
+        while let Some(ended) = connections.join_next().await {
+            note(&worker, &ended);
+        }
+    };
+    let deadline = worker.shared.limits.drain_deadline;
+    if tokio::time::timeout(deadline, drained).await.is_err() {
+        tracing::warn!("HTTP/3 connections were cut off at the drain deadline");
+        worker.shared.metrics.limit_hit("drain_deadline");
+    }
+    endpoint.close(NO_ERROR, b"");
+    // Late packets are then answered by whoever reads the socket next.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+}
+
+/// Takes a connection within the limits that TCP's connections have too.
+fn accept(
+    worker: &Rc<Worker>,
+    connections: &mut JoinSet<()>,
+    incoming: Incoming,
+    draining: &watch::Sender<bool>,
+) {
+    let shared = &worker.shared;
+    if connections.len() >= HANDSHAKES_MAX / 2 && incoming.may_retry() {
+        shared.metrics.limit_hit("quic_retry");
+        // The client comes again with a token, or was nobody.
+        let _ = incoming.retry();
+        return;
+    }
+    let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
+        shared.metrics.limit_hit("connections_max");
+        return incoming.refuse();
+    };
+    let client = incoming.remote_address().ip();
+    let max = shared.limits.connections_per_client_max;
+    if !shared.per_client.enter(client, max) {
+        shared.metrics.limit_hit("connections_per_client_max");
+        return incoming.refuse();
+    }
+    shared.metrics.quic_connections.inc();
+    let counted = connection::Counted::new(Arc::clone(shared), client, permit);
+    let (worker, draining) = (Rc::clone(worker), draining.subscribe());
+    connections.spawn_local(async move {
+        let _counted = counted;
+        let address = incoming.remote_address();
+        if let Err(error) = connection::serve(&worker, incoming, draining).await {
+            tracing::debug!(%address, %error, "an HTTP/3 connection ended");
+        }
+    });
+}
+
+/// A panic inside the HTTP/3 library costs the task it is in, and must be seen.
+fn note(worker: &Worker, ended: &Result<(), tokio::task::JoinError>) {
+    if ended.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
+        worker.shared.metrics.quic_panics.inc();
+    }
+}
