@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     runtime::run(async move {
         logs.reopen_on_hangup()?;
         let shutdown = runtime::shutdown_on_signals()?;
-        tokio::task::block_in_place(|| gateway::run(config, public, admin, shutdown))?;
+        tokio::task::block_in_place(|| gateway::run(config, public, vec![], admin, shutdown))?;
         Ok(Exit::Done)
     })
 }

@@ -182,7 +182,7 @@ impl Work {
             Self::Quic(listeners) => {
                 let open = listeners
                     .into_iter()
-                    .map(|listener| listener.open(&shared.limits));
+                    .map(|listener| listener.open(&shared.live().limits));
                 open.collect::<Result<Vec<_>, _>>().map(Opened::Quic)
             }
         }

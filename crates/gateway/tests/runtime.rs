@@ -20,7 +20,7 @@ async fn a_gateway_runs_and_ends_inside_a_blocking_section_of_another_runtime() 
     let shutdown = chassis::Shutdown::new();
     let switch = shutdown.clone();
     let running = tokio::spawn(async move {
-        tokio::task::block_in_place(|| gateway::run(config, vec![listener], vec![], switch))
+        tokio::task::block_in_place(|| gateway::run(config, vec![listener], vec![], vec![], switch))
     });
     let answer = eventually("it serves", async || {
         Some(Client::connect(address).await.get("/").await)

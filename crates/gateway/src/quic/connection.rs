@@ -66,7 +66,8 @@ pub(super) async fn serve(
     incoming: quinn::Incoming,
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn Error>> {
-    let limits = &worker.shared.limits;
+    let live = worker.shared.live();
+    let limits = &live.limits;
     let client = Rc::new(Client::new(incoming.remote_address(), "https"));
     let handshake = tokio::time::timeout(limits.tls_handshake_timeout, incoming.accept()?);
     let Ok(connection) = handshake.await else {
@@ -108,7 +109,7 @@ async fn answer(
     client: Rc<Client>,
     resolver: RequestResolver<h3_quinn::Connection, Bytes>,
 ) {
-    let timeout = worker.shared.limits.head_timeout;
+    let timeout = worker.shared.live().limits.head_timeout;
     let (request, stream) = match tokio::time::timeout(timeout, resolver.resolve_request()).await {
         Ok(Ok(resolved)) => resolved,
         Ok(Err(error)) => {
@@ -213,12 +214,34 @@ async fn within(
     worker: &Worker,
     sending: impl Future<Output = Result<(), StreamError>>,
 ) -> Result<(), Box<dyn Error>> {
-    let timeout = worker.shared.limits.client_stall_timeout;
+    let timeout = worker.shared.live().limits.client_stall_timeout;
     match tokio::time::timeout(timeout, sending).await {
         Ok(sent) => Ok(sent?),
         Err(_) => {
             worker.shared.metrics.limit_hit("client_stall_timeout");
             Err("the client takes nothing".into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_a_connection_and_two_different_hosts_are_malformed() {
+        let malformed = |name: &'static str, value: &'static str| {
+            let headers = HeaderMap::from_iter([(
+                http::HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )]);
+            is_malformed(&headers, Some("a.example"))
+        };
+        for name in OF_CONNECTION {
+            assert!(malformed(name, "x"), "{name}");
+        }
+        assert!(malformed("te", "gzip") && !malformed("te", "trailers"));
+        assert!(malformed("host", "b.example") && !malformed("host", "a.example"));
+        assert!(!malformed("accept", "*/*"));
     }
 }

@@ -143,7 +143,7 @@ async fn serve_one(worker: Rc<Worker>, endpoint: Endpoint, shutdown: Shutdown) {
             note(&worker, &ended);
         }
     };
-    let deadline = worker.shared.limits.drain_deadline;
+    let deadline = worker.shared.live().limits.drain_deadline;
     if tokio::time::timeout(deadline, drained).await.is_err() {
         tracing::warn!("HTTP/3 connections were cut off at the drain deadline");
         worker.shared.metrics.limit_hit("drain_deadline");
@@ -172,7 +172,7 @@ fn accept(
         return incoming.refuse();
     };
     let client = incoming.remote_address().ip();
-    let max = shared.limits.connections_per_client_max;
+    let max = shared.live().limits.connections_per_client_max;
     if !shared.per_client.enter(client, max) {
         shared.metrics.limit_hit("connections_per_client_max");
         return incoming.refuse();

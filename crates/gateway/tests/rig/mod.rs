@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 pub(crate) mod h2;
+pub(crate) mod h3;
 pub(crate) mod tls;
 
 use std::collections::HashMap;
@@ -310,10 +311,20 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
+/// A TCP and a UDP socket on one port number.
+fn same_port() -> (std::net::TcpListener, std::net::UdpSocket) {
+    loop {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        if let Ok(udp) = std::net::UdpSocket::bind(tcp.local_addr().unwrap()) {
+            return (tcp, udp);
+        }
+    }
+}
+
 /// A running gateway.
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
-    /// The same over TLS.
+    /// The same over TLS, and over QUIC.
     pub(crate) tls: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) shutdown: Shutdown,
@@ -342,7 +353,7 @@ impl Gateway {
         let config: gateway::Config = chassis::config::parse("test", &text).unwrap();
         let valid = config.validate().unwrap();
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let secure = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (secure, udp) = same_port();
         let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let shutdown = Shutdown::new();
         let switch = shutdown.clone();
@@ -358,13 +369,18 @@ impl Gateway {
                 kind: gateway::Kind::Https(tls::server()),
             },
         ];
+        let quic = gateway::QuicListener {
+            socket: udp,
+            tls: tls::quic(),
+            reset_key: [7; 64],
+        };
         Self {
             address,
             tls,
             admin: admin.local_addr().unwrap(),
             shutdown,
             thread: Some(std::thread::spawn(move || {
-                gateway::run(valid, listeners, vec![admin], switch)
+                gateway::run(valid, listeners, vec![quic], vec![admin], switch)
             })),
         }
     }

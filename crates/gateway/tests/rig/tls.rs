@@ -13,6 +13,7 @@ use tokio_rustls::client::TlsStream;
 struct Made {
     certificate: CertificateDer<'static>,
     server: Arc<ServerConfig>,
+    quic: Arc<ServerConfig>,
 }
 
 fn made() -> &'static Made {
@@ -28,9 +29,12 @@ fn made() -> &'static Made {
             .with_single_cert(vec![certificate.clone()], key)
             .unwrap();
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut quic = server.clone();
+        quic.alpn_protocols = vec![b"h3".to_vec()];
         Made {
             certificate,
             server: Arc::new(server),
+            quic: Arc::new(quic),
         }
     })
 }
@@ -40,11 +44,13 @@ pub(crate) fn server() -> Arc<ServerConfig> {
     Arc::clone(&made().server)
 }
 
-/// A handshake that offers these protocols; an error where the gateway ends it.
-pub(crate) async fn connect(
-    address: SocketAddr,
-    alpn: &[&str],
-) -> std::io::Result<TlsStream<TcpStream>> {
+/// The same for HTTP/3.
+pub(crate) fn quic() -> Arc<ServerConfig> {
+    Arc::clone(&made().quic)
+}
+
+/// Offers these protocols and trusts the gateway's certificate.
+pub(crate) fn client(alpn: &[&str]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(made().certificate.clone()).unwrap();
     let mut client = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
@@ -53,9 +59,17 @@ pub(crate) async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     client.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    client
+}
+
+/// A handshake that offers these protocols; an error where the gateway ends it.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(client))
+    TlsConnector::from(Arc::new(client(alpn)))
         .connect(name, stream)
         .await
 }
