@@ -67,7 +67,7 @@ fn check_target(method: &Method, uri: &Uri, uri_bytes_max: usize) -> Result<(), 
         return Err(Refusal::BadRequest("the target has bytes that no URI has"));
     }
     let whole = uri.path().starts_with('/') && uri.scheme().is_some() == uri.authority().is_some();
-    if !whole && !(method == Method::OPTIONS && uri.path() == "*") {
+    if !(whole || method == Method::OPTIONS && uri.path() == "*") {
         return Err(Refusal::BadRequest(
             "the target is neither a path nor a URI",
         ));
