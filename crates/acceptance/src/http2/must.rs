@@ -44,12 +44,13 @@ impl Must {
     pub(super) fn judge(&self, seen: &Seen) -> Judgement {
         match *self {
             Self::EndConnection(codes) => end_connection(seen, codes),
-            Self::EndStream(stream, codes) => match seen.answer(stream).reset {
-                Some(code) if codes.contains(&code) => {
+            Self::EndStream(stream, codes) => match (seen.answer(stream).reset, seen.goaway()) {
+                (Some(code), _) if codes.contains(&code) => {
                     Judgement::Right(format!("RST_STREAM({code})"))
                 }
-                Some(code) => another("RST_STREAM", code, codes),
-                None => end_connection(seen, codes),
+                // An error of the connection tells more than what becomes of its streams.
+                (Some(code), None | Some(Code::NO_ERROR)) => another("RST_STREAM", code, codes),
+                _ => end_connection(seen, codes),
             },
             Self::Refuse(stream) => match seen.answer(stream).status {
                 Some(400) => Judgement::Right("400".to_owned()),
