@@ -39,8 +39,8 @@ bench: ## the gateway beside nginx and HAProxy, prepare_db and the lists beside 
 	bench/gateway --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 	bench/database --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 
-suites: ## public suites (schemathesis) against a running installation; takes minutes
-	@.ci/prepare rust compiler postgres
+suites: ## checks from outside against a running installation, ARGS='--only http2' for some; ten minutes
+	@.ci/prepare rust compiler postgres suites
 	@.ci/suites $(ARGS)
 
 clean: ## removes what was built; an installation is kept
