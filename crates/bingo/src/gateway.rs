@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    let inherited = chassis::sockets::inherited()?;
+    let inherited = chassis::sockets::inherited()?.listeners;
     if let Some(path) = &arguments.check {
         read(path)?;
         return output::line(&format!("{}: no faults", path.display()));

@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    let inherited = chassis::sockets::inherited()?;
+    let inherited = chassis::sockets::inherited()?.listeners;
     configuration::refuse_root("serve as root", arguments.allow_root)?;
     let mut config = arguments.configuration.read()?;
     arguments.serving.lay_over(&mut config);

@@ -1,12 +1,14 @@
-//! Listeners: handed down by a parent (sd_listen_fds(3): `LISTEN_PID`, `LISTEN_FDS`,
-//! `LISTEN_FDNAMES`) or opened here. A handed-down listener survives the death of its process, so
-//! no connection is refused meanwhile; one that a process opens itself refuses at once when it dies.
+//! Sockets: handed down by a parent (sd_listen_fds(3): `LISTEN_PID`, `LISTEN_FDS`,
+//! `LISTEN_FDNAMES`) or opened here. A handed-down socket survives the death of its process, so no
+//! connection is refused and no datagram lost meanwhile; one that a process opens itself refuses at
+//! once when it dies. TCP and UDP over IPv4 and IPv6 only: nothing of ours serves anything else.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::fd::AsFd;
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Failure;
@@ -16,6 +18,13 @@ const FIRST_DESCRIPTOR: RawFd = 3;
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// What the parent opened, in the order in which it was handed down, each kind apart.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    pub listeners: Vec<InheritedListener>,
+    pub udp: Vec<InheritedUdp>,
+}
+
 /// A TCP listener that the parent opened; `name` is empty where the parent gave none.
 #[derive(Debug)]
 pub struct InheritedListener {
@@ -23,29 +32,34 @@ pub struct InheritedListener {
     pub listener: TcpListener,
 }
 
-/// Takes the TCP listeners that the parent handed down; none when it handed down nothing or
-/// addressed another process. Call at most once, early in `main`: a second call would make two
-/// owners of one descriptor. Fails when a descriptor is closed or no stream listener.
-pub fn inherited() -> Result<Vec<InheritedListener>, Failure> {
+/// A bound UDP socket that the parent opened; `name` is empty where the parent gave none.
+#[derive(Debug)]
+pub struct InheritedUdp {
+    pub name: String,
+    pub socket: UdpSocket,
+}
+
+/// Takes the sockets that the parent handed down, all non-blocking and closed on exec; none when it
+/// handed down nothing or addressed another process. Call at most once, early in `main`: a second
+/// call would make two owners of one descriptor. Fails (exit 64) when a descriptor is closed, or is
+/// neither a listening TCP socket nor a UDP socket.
+pub fn inherited() -> Result<Inherited, Failure> {
     let environment = |name: &str| std::env::var(name).unwrap_or_default();
     if environment("LISTEN_PID") != std::process::id().to_string() {
-        return Ok(Vec::new());
+        return Ok(Inherited::default());
     }
     let count: RawFd = environment("LISTEN_FDS").parse().unwrap_or(0);
     let names = environment("LISTEN_FDNAMES");
     let mut names = names.split(':');
-    let mut listeners = Vec::new();
+    let mut inherited = Inherited::default();
     for descriptor in FIRST_DESCRIPTOR..FIRST_DESCRIPTOR.saturating_add(count) {
         let name = names.next().unwrap_or_default().to_owned();
-        listeners.push(InheritedListener {
-            listener: adopt(descriptor, &name)?,
-            name,
-        });
+        adopt(descriptor, name, &mut inherited)?;
     }
-    Ok(listeners)
+    Ok(inherited)
 }
 
-fn adopt(descriptor: RawFd, name: &str) -> Result<TcpListener, Failure> {
+fn adopt(descriptor: RawFd, name: String, inherited: &mut Inherited) -> Result<(), Failure> {
     let attempted = format!("take over the inherited socket {descriptor} ({name})");
     let help = "start this process through a supervisor that sets LISTEN_FDS to open sockets";
     if rustix::io::fcntl_getfd(borrow(descriptor)).is_err() {
@@ -59,17 +73,33 @@ fn adopt(descriptor: RawFd, name: &str) -> Result<TcpListener, Failure> {
     // this process, and `inherited` is called once, so this is its only owner.
     #[allow(unsafe_code)]
     let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    let failed = |error: io::Error| Failure::configuration(attempted.clone(), error, help);
-    rustix::io::fcntl_setfd(owned.as_fd(), rustix::io::FdFlags::CLOEXEC)
-        .map_err(|error| failed(error.into()))?;
-    let listening = rustix::net::sockopt::socket_acceptconn(owned.as_fd())
-        .map_err(|error| failed(error.into()))?;
-    if !listening {
-        return Err(failed(io::Error::other("it is no listening socket")));
+    sort(owned, name, inherited).map_err(|error| Failure::configuration(attempted, error, help))
+}
+
+/// Asks the kernel what it is (socket(7), SO_DOMAIN and SO_TYPE): its name is only a name.
+fn sort(owned: OwnedFd, name: String, inherited: &mut Inherited) -> io::Result<()> {
+    rustix::io::fcntl_setfd(owned.as_fd(), rustix::io::FdFlags::CLOEXEC)?;
+    let domain = sockopt::socket_domain(owned.as_fd())?;
+    if !matches!(domain, AddressFamily::INET | AddressFamily::INET6) {
+        return Err(io::Error::other("it is no socket of IPv4 or IPv6"));
     }
-    let listener = TcpListener::from(owned);
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+    match sockopt::socket_type(owned.as_fd())? {
+        SocketType::STREAM if sockopt::socket_acceptconn(owned.as_fd())? => {
+            let listener = TcpListener::from(owned);
+            listener.set_nonblocking(true)?;
+            inherited
+                .listeners
+                .push(InheritedListener { name, listener });
+        }
+        SocketType::STREAM => return Err(io::Error::other("it is no listening socket")),
+        SocketType::DGRAM => {
+            let socket = UdpSocket::from(owned);
+            socket.set_nonblocking(true)?;
+            inherited.udp.push(InheritedUdp { name, socket });
+        }
+        _ => return Err(io::Error::other("it is neither a TCP nor a UDP socket")),
+    }
+    Ok(())
 }
 
 fn borrow(descriptor: RawFd) -> rustix::fd::BorrowedFd<'static> {
@@ -84,34 +114,60 @@ fn borrow(descriptor: RawFd) -> rustix::fd::BorrowedFd<'static> {
 /// it (socket(7), SO_REUSEPORT). `[::]` is opened dual stack and takes IPv4 as well; where the
 /// machine has no IPv6, `[::]` falls back to `0.0.0.0`.
 pub fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    match open(address, reuse_port) {
+    let socket = open(address, Type::STREAM, |socket| {
+        socket.set_reuse_address(true)?;
+        if reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        Ok(())
+    })?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Opens a UDP socket, with the addresses of `listen`. Never shared: of two sockets on one port each
+/// would get a part of the datagrams (socket(7), SO_REUSEADDR and SO_REUSEPORT), so the second
+/// fails with `AddrInUse`.
+pub fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
+    open(address, Type::DGRAM, |_| Ok(())).map(UdpSocket::from)
+}
+
+/// A bound socket; `prepare` sets what must be set before it is bound.
+fn open(
+    address: SocketAddr,
+    kind: Type,
+    prepare: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
+    match bind(address, kind, &prepare) {
         Err(error)
             if address.ip() == Ipv6Addr::UNSPECIFIED
                 && error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) =>
         {
-            open(SocketAddr::from(([0, 0, 0, 0], address.port())), reuse_port)
+            let any = SocketAddr::from(([0, 0, 0, 0], address.port()));
+            bind(any, kind, &prepare)
         }
         result => result,
     }
 }
 
-fn open(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    let domain = if address.is_ipv4() {
-        Domain::IPV4
+fn bind(
+    address: SocketAddr,
+    kind: Type,
+    prepare: &impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
+    let protocol = if kind == Type::STREAM {
+        Protocol::TCP
     } else {
-        Domain::IPV6
+        Protocol::UDP
     };
-    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if reuse_port {
-        socket.set_reuse_port(true)?;
-    }
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, kind.nonblocking(), Some(protocol))?;
+    prepare(&socket)?;
     if address.is_ipv6() {
         socket.set_only_v6(address.ip() != Ipv6Addr::UNSPECIFIED)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -143,6 +199,52 @@ mod tests {
 
     #[test]
     fn sockets_addressed_to_another_process_are_left_alone() {
-        assert!(inherited().unwrap().is_empty());
+        let inherited = inherited().unwrap();
+        assert!(inherited.listeners.is_empty() && inherited.udp.is_empty());
+    }
+
+    #[test]
+    fn a_udp_port_is_never_shared_and_its_dual_stack_socket_takes_both() {
+        let socket = datagrams(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+        let address = socket.local_addr().unwrap();
+        assert_eq!(
+            datagrams(address).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        socket.set_nonblocking(false).unwrap();
+        let mut received = [0; 8];
+        for (from, to) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+            if from.starts_with('[') && address.is_ipv4() {
+                continue; // The machine has no IPv6.
+            }
+            let sender = UdpSocket::bind(from).unwrap();
+            sender.send_to(b"hello", (to, address.port())).unwrap();
+            assert_eq!(socket.recv(&mut received).unwrap(), 5);
+        }
+    }
+
+    #[test]
+    fn what_is_inherited_is_sorted_by_what_the_kernel_says_of_it() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut inherited = Inherited::default();
+        let udp = datagrams(loopback).unwrap();
+        let tcp = listen(loopback, false).unwrap();
+        let peer = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+        sort(udp.into(), "quic".to_owned(), &mut inherited).unwrap();
+        sort(tcp.into(), "http".to_owned(), &mut inherited).unwrap();
+        assert_eq!(inherited.udp[0].name, "quic");
+        assert_eq!(inherited.listeners[0].name, "http");
+
+        let unix = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        for (descriptor, why) in [
+            (OwnedFd::from(peer), "no listening socket"),
+            (unix.into(), "no socket of IPv4 or IPv6"),
+            (file.into(), "Socket operation on non-socket"),
+        ] {
+            let error = sort(descriptor, String::new(), &mut inherited).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        assert_eq!((inherited.udp.len(), inherited.listeners.len()), (1, 1));
     }
 }

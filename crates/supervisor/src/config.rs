@@ -51,8 +51,8 @@ pub struct Process {
     /// Where it runs. Not set: in our own folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_folder: Option<PathBuf>,
-    /// Listeners that we open and hand down, in this order from descriptor 3 on. Processes that
-    /// name the same address share one listener.
+    /// Sockets that we open and hand down, in this order from descriptor 3 on. Processes that name
+    /// the same TCP address share one listener; a UDP address is for one process alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<Socket>,
     #[serde(default, skip_serializing_if = "Probes::is_default")]
@@ -72,14 +72,27 @@ pub struct Process {
     pub metrics: Option<String>,
 }
 
-/// One listening TCP socket; the child finds it by `name` in `LISTEN_FDNAMES`.
-#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+/// One socket that outlives its process; the child finds it by `name` in `LISTEN_FDNAMES`.
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Socket {
     /// What the child finds in `LISTEN_FDNAMES`.
     pub name: String,
     /// `127.0.0.1:8080`, `[::1]:8080`; port 0 takes a free one.
     pub address: String,
+    /// `tcp`: a listener. `udp`: a bound socket; two processes that read it would each get a part of
+    /// every conversation, so naming its address twice is a fault.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// What is spoken on a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
 }
 
 /// How a process is watched. Without `liveness` it is healthy as long as it runs.

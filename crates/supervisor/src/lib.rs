@@ -28,6 +28,7 @@ mod policy;
 mod probe;
 mod run;
 mod slot;
+mod sockets;
 mod spawn;
 mod status;
 mod switches;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use chassis::Failure;
 use rustix::process::Signal;
 
-use crate::config::{self, Config, Liveness, Restart, is_name_character};
+use crate::config::{self, Config, Liveness, Protocol, Restart, is_name_character};
 use crate::order;
 use crate::policy::{Kind, Rules};
 use crate::processes::signal_of_name;
@@ -37,13 +37,21 @@ pub(crate) struct Process {
     pub(crate) user: Option<User>,
     pub(crate) environment: BTreeMap<OsString, OsString>,
     pub(crate) working_folder: Option<PathBuf>,
-    pub(crate) sockets: Vec<(String, SocketAddr)>,
+    pub(crate) sockets: Vec<Socket>,
     pub(crate) probe: Option<Probe>,
     pub(crate) stop_signal: Signal,
     pub(crate) stop_signal_name: String,
     pub(crate) rules: Rules,
     pub(crate) listen: Option<String>,
     pub(crate) metrics: Option<String>,
+}
+
+/// A socket as it is handed down; what is opened for it depends on `address` and `protocol` alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Socket {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) protocol: Protocol,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +109,8 @@ impl Plan {
             .processes
             .iter()
             .filter_map(|process| check(process, &mut faults))
-            .collect();
+            .collect::<Vec<_>>();
+        refuse_shared_udp(&processes, &mut faults);
         match Failure::all(faults.0) {
             Some(failure) => Err(failure),
             None => Ok(Self { processes, after }),
@@ -271,11 +280,7 @@ fn find_user(passwd: &str, name: &str) -> Option<User> {
     })
 }
 
-fn resolve_sockets(
-    process: &config::Process,
-    key: &str,
-    faults: &mut Faults,
-) -> Vec<(String, SocketAddr)> {
+fn resolve_sockets(process: &config::Process, key: &str, faults: &mut Faults) -> Vec<Socket> {
     let mut sockets = Vec::new();
     for socket in &process.sockets {
         // LISTEN_FDNAMES joins names by colons (sd_listen_fds(3)).
@@ -284,7 +289,11 @@ fn resolve_sockets(
             faults.add(key, why, "use letters, digits, `-`, `_`, `.`");
         }
         match socket.address.parse() {
-            Ok(address) => sockets.push((socket.name.clone(), address)),
+            Ok(address) => sockets.push(Socket {
+                name: socket.name.clone(),
+                address,
+                protocol: socket.protocol,
+            }),
             Err(_) => {
                 let why = format!("`{}` is no address", socket.address);
                 faults.add(key, why, "write it like 127.0.0.1:8080 or [::1]:8080");
@@ -292,6 +301,24 @@ fn resolve_sockets(
         }
     }
     sockets
+}
+
+/// Two readers of one UDP socket split the packets of a connection among them.
+fn refuse_shared_udp(processes: &[Process], faults: &mut Faults) {
+    let mut owners: Vec<(SocketAddr, &str)> = Vec::new();
+    for process in processes {
+        let sockets = process.sockets.iter();
+        for socket in sockets.filter(|socket| socket.protocol == Protocol::Udp) {
+            let address = socket.address;
+            let Some((_, owner)) = owners.iter().find(|(known, _)| *known == address) else {
+                owners.push((address, &process.name));
+                continue;
+            };
+            let key = format!("processes: {}: sockets", process.name);
+            let why = format!("the UDP socket {address} is given to `{owner}` already");
+            faults.add(&key, why, "give it to one process alone");
+        }
+    }
 }
 
 fn resolve_probe(liveness: &Liveness, key: &str, faults: &mut Faults) -> Option<Probe> {
@@ -420,6 +447,25 @@ processes:
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_udp_socket_is_for_one_process_and_a_tcp_listener_for_many() {
+        let text = |protocol: &str| {
+            let socket = format!("{{name: web, address: '[::1]:443', protocol: {protocol}}}");
+            format!(
+                "processes:\n- {{name: a, command: [x], sockets: [{socket}]}}\n\
+                 - {{name: b, command: [x], sockets: [{socket}]}}\n"
+            )
+        };
+        let check = |protocol: &str| {
+            let config: Config = chassis::config::parse("example", &text(protocol)).unwrap();
+            config.validate()
+        };
+        check("tcp").unwrap();
+        let failure = check("udp").unwrap_err().to_string();
+        let expected = "b: sockets: the UDP socket [::1]:443 is given to `a` already";
+        assert!(failure.contains(expected), "{failure}");
     }
 
     #[test]

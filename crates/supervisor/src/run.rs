@@ -25,6 +25,7 @@ use crate::policy::{self, Action, Ended, Event, Machine, Moment, Round};
 use crate::probe::Prober;
 use crate::processes;
 use crate::slot::{Live, Slot, describe, now_text};
+use crate::sockets::Sockets;
 use crate::spawn::{self, Spawner};
 use crate::status::{ProcessState, ProcessStatus, SUPERVISOR, StateFile, Status};
 use crate::switches::Switches;
@@ -123,7 +124,14 @@ impl Supervisor {
             let attempted = "become the parent of orphans (PR_SET_CHILD_SUBREAPER)";
             Failure::configuration(attempted, error, "use Linux 3.4 or newer")
         })?;
-        let spawner = Spawner::new(&plan, Arc::new(family), launcher, config.log_folder.clone())?;
+        let mut sockets = Sockets::default();
+        sockets.open(&plan)?;
+        let spawner = Spawner {
+            family: Arc::new(family),
+            launcher,
+            log_folder: config.log_folder.clone(),
+            sockets,
+        };
         let since = now_text();
         let (reports, inbox) = mpsc::channel(REPORTS_MAX);
         let processes = plan.processes.into_iter();
@@ -223,7 +231,7 @@ impl Supervisor {
         tracing::info!(at_once, "stopping all processes");
         self.stopping = true;
         self.at_once |= at_once;
-        self.spawner.close_sockets();
+        self.spawner.sockets.close();
         for index in 0..self.slots.len() {
             self.feed(index, Event::Close);
             if at_once {
@@ -454,7 +462,7 @@ impl Supervisor {
         }];
         processes.extend(self.slots.iter().enumerate().map(|(index, slot)| {
             let mut status = slot.status(figures);
-            let listens = || self.spawner.listens(&slot.process);
+            let listens = || self.spawner.sockets.first_of(&slot.process);
             status.listen = status.listen.or_else(|| listens().map(|at| at.to_string()));
             status.reason = status.reason.or_else(|| self.waits_for(index));
             status

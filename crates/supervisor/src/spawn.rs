@@ -5,19 +5,18 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use chassis::Failure;
 use command_fds::{CommandFdExt as _, FdMapping};
 use tokio::process::{Child, Command};
 
 use crate::family::Family;
 use crate::log_files;
-use crate::plan::{Plan, Process, log_path};
+use crate::plan::{Process, log_path};
+use crate::sockets::Sockets;
 
 /// The first descriptor handed down (sd_listen_fds(3)).
 const FIRST_DESCRIPTOR: i32 = 3;
@@ -27,8 +26,7 @@ pub(crate) struct Spawner {
     /// What stands before the command of a process that goes through `launch`.
     pub(crate) launcher: Vec<OsString>,
     pub(crate) log_folder: Option<PathBuf>,
-    /// One listener for each distinct address.
-    listeners: Vec<(SocketAddr, TcpListener)>,
+    pub(crate) sockets: Sockets,
 }
 
 pub(crate) struct Started {
@@ -51,57 +49,6 @@ pub(crate) struct StartError {
 }
 
 impl Spawner {
-    /// Opens all sockets of the plan; each busy or forbidden address is named (exit 64).
-    pub(crate) fn new(
-        plan: &Plan,
-        family: Arc<Family>,
-        launcher: Vec<OsString>,
-        log_folder: Option<PathBuf>,
-    ) -> Result<Self, Failure> {
-        let mut listeners: Vec<(SocketAddr, TcpListener)> = Vec::new();
-        let mut failures = Vec::new();
-        let addresses = plan.processes.iter().flat_map(|process| {
-            process
-                .sockets
-                .iter()
-                .map(move |socket| (process, socket.1))
-        });
-        for (process, address) in addresses {
-            if listeners.iter().any(|(known, _)| *known == address) {
-                continue;
-            }
-            match chassis::sockets::listen(address, false) {
-                Ok(listener) => listeners.push((address, listener)),
-                Err(error) => failures.push(Failure::configuration(
-                    format!("listen on {address} for {}", process.name),
-                    error,
-                    "choose another port, or end the process that holds this one",
-                )),
-            }
-        }
-        match Failure::all(failures) {
-            Some(failure) => Err(failure),
-            None => Ok(Self {
-                family,
-                launcher,
-                log_folder,
-                listeners,
-            }),
-        }
-    }
-
-    /// Where the process's first socket really listens (port 0 became a real one).
-    pub(crate) fn listens(&self, process: &Process) -> Option<SocketAddr> {
-        let (_, address) = process.sockets.first()?;
-        self.listener(*address)?.local_addr().ok()
-    }
-
-    /// Closes the sockets here: when their last process has closed them too, connections are
-    /// refused and no longer queued.
-    pub(crate) fn close_sockets(&mut self) {
-        self.listeners.clear();
-    }
-
     pub(crate) fn start(&self, process: &Process) -> Result<Started, StartError> {
         self.try_start(process).map_err(|error| StartError {
             why: format!("start {}: {error}", process.command.join(" ")),
@@ -138,15 +85,12 @@ impl Spawner {
         }
         let mut mappings = Vec::new();
         let mut names = Vec::new();
-        for (child_fd, (name, address)) in (FIRST_DESCRIPTOR..).zip(&process.sockets) {
-            let listener = self
-                .listener(*address)
-                .ok_or_else(|| io::Error::other(format!("the socket {address} is closed")))?;
+        for (child_fd, socket) in (FIRST_DESCRIPTOR..).zip(&process.sockets) {
             mappings.push(FdMapping {
-                parent_fd: listener.try_clone()?.into(),
+                parent_fd: self.sockets.duplicate(socket)?,
                 child_fd,
             });
-            names.push(name.as_str());
+            names.push(socket.name.as_str());
         }
         command
             .env("LISTEN_FDS", mappings.len().to_string())
@@ -155,13 +99,6 @@ impl Spawner {
             .fd_mappings(mappings)
             .map_err(io::Error::other)
             .map(drop)
-    }
-
-    fn listener(&self, address: SocketAddr) -> Option<&TcpListener> {
-        self.listeners
-            .iter()
-            .find(|(known, _)| *known == address)
-            .map(|(_, listener)| listener)
     }
 }
 

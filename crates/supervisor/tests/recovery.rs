@@ -83,6 +83,7 @@ fn a_program_that_does_not_exist_fails_with_and_without_the_launcher() {
     launched.sockets = vec![Socket {
         name: "http".to_owned(),
         address: "127.0.0.1:0".to_owned(),
+        ..Socket::default()
     }];
     let plain = process("plain", &["/no/such/program"]);
     let right = process("right", &["sleep", "1000"]);

@@ -151,6 +151,7 @@ fn no_connection_is_refused_while_the_owner_of_an_inherited_socket_dies() {
     gateway.sockets = vec![Socket {
         name: "http".to_owned(),
         address: "127.0.0.1:0".to_owned(),
+        ..Socket::default()
     }];
     let mut second = gateway.clone();
     second.name = "gateway-2".to_owned();
@@ -211,6 +212,7 @@ fn a_busy_port_is_named_and_nothing_is_started() {
     gateway.sockets = vec![Socket {
         name: "http".to_owned(),
         address: address.clone(),
+        ..Socket::default()
     }];
     let mut installation = Installation::spawn(vec![gateway]);
     let (code, errors) = installation.ended();

@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -238,9 +238,22 @@ pub fn play() {
         ["serve", address] => serve(&TcpListener::bind(address).unwrap()),
         ["inherited"] => {
             let inherited = chassis::sockets::inherited().unwrap();
-            let first = &inherited.first().expect("a listener is inherited").listener;
+            let first = inherited.listeners.first();
+            let first = &first.expect("a listener is inherited").listener;
             first.set_nonblocking(false).unwrap();
             serve(first);
+        }
+        ["datagrams"] => {
+            let inherited = chassis::sockets::inherited().unwrap();
+            assert!(inherited.listeners.is_empty());
+            let threads = inherited.udp.into_iter().map(|inherited| {
+                std::thread::spawn(move || echo(&inherited.name, &inherited.socket))
+            });
+            let threads: Vec<_> = threads.collect();
+            assert!(!threads.is_empty(), "a UDP socket is inherited");
+            for thread in threads {
+                thread.join().unwrap();
+            }
         }
         _ => {}
     }
@@ -261,6 +274,17 @@ fn supervise_here(config: Result<Config, chassis::Failure>) {
         std::process::exit(failure.exit as i32);
     }
     std::process::exit(0);
+}
+
+/// Answers each datagram with the socket's name and our pid.
+fn echo(name: &str, socket: &UdpSocket) {
+    socket.set_nonblocking(false).unwrap();
+    let mut datagram = [0; 64];
+    loop {
+        let (_, from) = socket.recv_from(&mut datagram).unwrap();
+        let answer = format!("{name} {}", std::process::id());
+        socket.send_to(answer.as_bytes(), from).unwrap();
+    }
 }
 
 /// One connection after the other, as a simple program would: `/ping` answers the pid until `/sick`
