@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         if arguments.until_stdin_closes {
             request_when_stdin_closes(switches.stop.clone());
         }
-        supervisor::run(config, switches, launcher()).await?;
+        supervisor::run(config, arguments.config, switches, launcher()).await?;
         Ok(Exit::Done)
     })
 }

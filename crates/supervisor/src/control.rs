@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::change::Change;
 use crate::error::ControlError;
 use crate::status::Status;
 
@@ -34,6 +35,9 @@ pub enum Request {
         #[serde(default)]
         now: bool,
     },
+    /// Read the configuration anew and carry out what it adds and takes away. Answered when that has
+    /// begun.
+    Reload,
     /// End one process in order and start it again. Answered before it is done.
     Restart {
         name: String,
@@ -46,6 +50,7 @@ pub enum Request {
 pub enum Answer {
     Status(Status),
     Done,
+    Changed(Change),
     Refused(String),
 }
 
@@ -77,6 +82,15 @@ impl Client {
         self.order(&Request::Restart {
             name: name.to_owned(),
         })
+    }
+
+    /// Returns when the new file is accepted: what it adds is being started, what it takes away
+    /// stopped. Refused with all its faults otherwise, and then nothing is changed.
+    pub fn reload(&self) -> Result<Change, ControlError> {
+        match self.ask(&Request::Reload)? {
+            Answer::Changed(change) => Ok(change),
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn order(&self, request: &Request) -> Result<(), ControlError> {

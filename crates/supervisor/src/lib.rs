@@ -19,6 +19,7 @@ pub mod control;
 pub mod launch;
 pub mod processes;
 
+mod change;
 mod error;
 mod family;
 mod log_files;
@@ -33,6 +34,7 @@ mod spawn;
 mod status;
 mod switches;
 
+pub use change::Change;
 pub use config::Config;
 pub use error::ControlError;
 pub use run::run;

@@ -24,8 +24,6 @@ const NAME_BYTES_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) processes: Vec<Process>,
-    /// For each process the positions of those it waits for.
-    pub(crate) after: Vec<Vec<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +40,8 @@ pub(crate) struct Process {
     pub(crate) stop_signal: Signal,
     pub(crate) stop_signal_name: String,
     pub(crate) rules: Rules,
+    /// The names of those it waits for.
+    pub(crate) after: Vec<String>,
     pub(crate) listen: Option<String>,
     pub(crate) metrics: Option<String>,
 }
@@ -104,7 +104,7 @@ impl Plan {
             );
             faults.add("control_socket", why, "use a folder with a shorter path");
         }
-        let after = resolve_after(config, &mut faults);
+        check_after(config, &mut faults);
         let processes = config
             .processes
             .iter()
@@ -113,12 +113,12 @@ impl Plan {
         refuse_shared_udp(&processes, &mut faults);
         match Failure::all(faults.0) {
             Some(failure) => Err(failure),
-            None => Ok(Self { processes, after }),
+            None => Ok(Self { processes }),
         }
     }
 }
 
-fn resolve_after(config: &Config, faults: &mut Faults) -> Vec<Vec<usize>> {
+fn check_after(config: &Config, faults: &mut Faults) {
     let names: Vec<&str> = config.processes.iter().map(|p| p.name.as_str()).collect();
     for (at, name) in names.iter().enumerate() {
         if names.iter().position(|other| other == name) != Some(at) {
@@ -150,7 +150,15 @@ fn resolve_after(config: &Config, faults: &mut Faults) -> Vec<Vec<usize>> {
             "remove one of them",
         );
     }
-    after
+}
+
+/// For each process the positions of those it waits for.
+pub(crate) fn positions(processes: &[&Process]) -> Vec<Vec<usize>> {
+    let position = |name: &String| processes.iter().position(|other| other.name == *name);
+    let needs = processes.iter().map(|process| process.after.iter());
+    needs
+        .map(|names| names.filter_map(position).collect())
+        .collect()
 }
 
 fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
@@ -218,6 +226,7 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
         probe,
         stop_signal,
         stop_signal_name,
+        after: process.after.clone(),
         listen: process.listen.clone(),
         metrics: process.metrics.clone(),
     })

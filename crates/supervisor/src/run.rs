@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::Failure;
 use rustix::process::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -20,15 +21,20 @@ use crate::control::{Answer, Asked, Request, Server};
 use crate::family::Family;
 use crate::log_files;
 use crate::order;
-use crate::plan::{Plan, log_path};
+use crate::plan::{self, Plan, log_path};
 use crate::policy::{self, Action, Ended, Event, Machine, Moment, Round};
 use crate::probe::Prober;
 use crate::processes;
 use crate::slot::{Live, Slot, describe, now_text};
 use crate::sockets::Sockets;
 use crate::spawn::{self, Spawner};
-use crate::status::{ProcessState, ProcessStatus, SUPERVISOR, StateFile, Status};
+use crate::status::{ProcessState, StateFile, Status};
 use crate::switches::Switches;
+
+use reload::{Reader, Reading};
+
+mod reload;
+mod shown;
 
 /// Reports that may wait; a full channel makes probers wait, and they say so (`late`).
 const REPORTS_MAX: usize = 1024;
@@ -40,6 +46,9 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// Runs everything in `config` until it is stopped, or until nothing is left that runs or will run.
 ///
+/// `file` is where `config` was read, to be read again on a reload or SIGHUP; None for one command,
+/// which SIGHUP stops.
+///
 /// `launcher` is what stands before a command that needs `launch::launch`: for our binary
 /// `/proc/self/exe launch --`. Owns the whole process: it becomes the subreaper and kills, at its
 /// end, every child of this process, so nothing else in it may start any.
@@ -49,6 +58,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// process could not be ended.
 pub async fn run(
     config: Config,
+    file: Option<PathBuf>,
     switches: Switches,
     launcher: Vec<OsString>,
 ) -> Result<(), Failure> {
@@ -68,7 +78,12 @@ pub async fn run(
         };
         supervisor.state_file = Some(StateFile::open(path.clone(), status).map_err(failed)?);
     }
-    supervisor.work(requests).await;
+    let readings = file.map(|file| {
+        let (reader, readings) = Reader::start(file);
+        supervisor.reader = Some(reader);
+        readings
+    });
+    supervisor.work(requests, readings).await;
     let orphans = supervisor.spawner.family.sweep_all().await;
     supervisor.show();
     if let Some(file) = supervisor.state_file.take() {
@@ -82,7 +97,12 @@ pub async fn run(
 }
 
 struct Supervisor {
+    /// What the slots were made of.
+    config: Config,
+    reader: Option<Reader>,
     slots: Vec<Slot>,
+    /// Counts the starts of all: a number names one run of one process.
+    runs: u64,
     after: Vec<Vec<usize>>,
     spawner: Spawner,
     switches: Switches,
@@ -98,7 +118,6 @@ struct Supervisor {
 }
 
 struct Report {
-    index: usize,
     run: u64,
     news: News,
 }
@@ -134,11 +153,15 @@ impl Supervisor {
         };
         let since = now_text();
         let (reports, inbox) = mpsc::channel(REPORTS_MAX);
+        let after = plan::positions(&plan.processes.iter().collect::<Vec<_>>());
         let processes = plan.processes.into_iter();
         let slots = processes.map(|process| Slot::new(process, &since));
         Ok(Self {
+            config: config.clone(),
+            reader: None,
             slots: slots.collect(),
-            after: plan.after,
+            runs: 0,
+            after,
             spawner,
             switches,
             stopping: false,
@@ -154,7 +177,13 @@ impl Supervisor {
     }
 
     /// Returns when nothing runs and nothing will.
-    async fn work(&mut self, mut requests: mpsc::Receiver<Asked>) {
+    async fn work(
+        &mut self,
+        mut requests: mpsc::Receiver<Asked>,
+        readings: Option<mpsc::Receiver<Reading>>,
+    ) {
+        // Of a channel without a sender nothing ever comes.
+        let mut readings = readings.unwrap_or_else(|| mpsc::channel(1).1);
         let Some(mut inbox) = self.inbox.take() else {
             return;
         };
@@ -178,9 +207,14 @@ impl Supervisor {
                 }
                 () = switches.now.requested(), if !self.at_once => self.close(true),
                 () = switches.stop.requested(), if !self.stopping => self.close(false),
-                Some((request, answer)) = requests.recv() => {
-                    // A client that is gone needs no answer.
-                    let _ = answer.send(self.answer(request));
+                Some((request, answer)) = requests.recv() => self.answer(request, answer),
+                Some(reading) = readings.recv() => self.take_over(reading),
+                () = switches.hang_up.notified() => {
+                    if self.reader.is_some() {
+                        self.reload(None);
+                    } else {
+                        switches.stop.request();
+                    }
                 }
                 _ = look.tick() => self.look(),
             }
@@ -204,15 +238,15 @@ impl Supervisor {
                 .map(|index| (index, Event::Release))
                 .collect();
             if self.stopping {
-                let over = flags(&self.slots, Machine::is_over);
-                let ending = flags(&self.slots, Machine::is_ending);
-                let stoppable = order::stoppable(&self.after, &over);
-                let asked = |index: &usize| ending.get(*index).copied().unwrap_or(true);
-                let stops = stoppable.into_iter().filter(|index| !asked(index));
-                next = stops.map(|index| (index, Event::Stop)).collect();
+                next.clear();
             }
+            next.extend(
+                self.stoppable()
+                    .into_iter()
+                    .map(|index| (index, Event::Stop)),
+            );
             if next.is_empty() {
-                return;
+                return self.forget();
             }
             for (index, event) in next {
                 self.feed(index, event);
@@ -241,14 +275,12 @@ impl Supervisor {
     }
 
     fn take(&mut self, report: Report) {
-        let Some(slot) = self.slots.get_mut(report.index) else {
+        let at = self.slots.iter().position(|slot| slot.run == report.run);
+        let Some((index, slot)) = at.and_then(|at| Some((at, self.slots.get_mut(at)?))) else {
             return;
         };
-        if slot.run != report.run {
-            return;
-        }
         match report.news {
-            News::Probed(round) => self.feed(report.index, Event::Probed(round)),
+            News::Probed(round) => self.feed(index, Event::Probed(round)),
             News::Exited(ended, lines) => {
                 if let Some(prober) = slot.live.take().and_then(|live| live.prober) {
                     prober.abort();
@@ -260,7 +292,7 @@ impl Supervisor {
                     lines
                 };
                 slot.last_exit = Some(ended.clone());
-                self.feed(report.index, Event::Exited(ended));
+                self.feed(index, Event::Exited(ended));
             }
         }
     }
@@ -293,8 +325,9 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(index) else {
             return Ok(());
         };
-        slot.run += 1;
-        let run = slot.run;
+        self.runs += 1;
+        let run = self.runs;
+        slot.run = run;
         let started = self.spawner.start(&slot.process).map_err(|error| {
             slot.last_exit = None;
             slot.last_lines = vec![error.why.clone()];
@@ -315,7 +348,7 @@ impl Supervisor {
             let reports = self.reports.clone();
             tokio::spawn(prober.watch(probe, async move |round| {
                 let news = News::Probed(round);
-                let report = Report { index, run, news };
+                let report = Report { run, news };
                 reports.send(report).await.is_ok()
             }))
         });
@@ -334,7 +367,7 @@ impl Supervisor {
             family.sweep(pid).await;
             let (ended, lines) = describe(status.ok(), started.log.as_ref());
             let news = News::Exited(ended, lines);
-            let _ = reports.send(Report { index, run, news }).await;
+            let _ = reports.send(Report { run, news }).await;
         });
         Ok(())
     }
@@ -360,8 +393,8 @@ impl Supervisor {
         }
     }
 
-    fn answer(&mut self, request: Request) -> Answer {
-        match request {
+    fn answer(&mut self, request: Request, waits: oneshot::Sender<Answer>) {
+        let answer = match request {
             Request::Status => Answer::Status(self.status(true)),
             Request::Stop { now } => {
                 self.switches.stop.request();
@@ -371,7 +404,10 @@ impl Supervisor {
                 Answer::Done
             }
             Request::Restart { name } => self.restart(&name),
-        }
+            Request::Reload => return self.reload(Some(waits)),
+        };
+        // A client that is gone needs no answer.
+        let _ = waits.send(answer);
     }
 
     fn restart(&mut self, name: &str) -> Answer {
@@ -420,94 +456,5 @@ impl Supervisor {
                 }
             }
         }));
-    }
-
-    /// Writes the state where it changed.
-    fn show(&mut self) {
-        for slot in &mut self.slots {
-            let state = slot.machine.state();
-            if state != slot.state {
-                tracing::info!(name = slot.process.name, ?state, "changed");
-                slot.state = state;
-                slot.since = now_text();
-            }
-        }
-        let status = self.status(false);
-        if status != self.shown {
-            self.shown = status;
-            if let Some(file) = &self.state_file {
-                file.set(self.status(true));
-            }
-        }
-    }
-
-    /// `figures`: with uptime and memory, which change all the time.
-    fn status(&self, figures: bool) -> Status {
-        let own = std::process::id();
-        let mut processes = vec![ProcessStatus {
-            name: SUPERVISOR.to_owned(),
-            role: SUPERVISOR.to_owned(),
-            pid: Some(own),
-            start_time: processes::start_time(own),
-            state: if self.stopping {
-                ProcessState::Draining
-            } else {
-                ProcessState::Healthy
-            },
-            since: self.since.clone(),
-            uptime_seconds: figures.then(|| self.origin.elapsed().as_secs()),
-            rss_bytes: processes::rss_bytes(own).filter(|_| figures),
-            stop_signal: "SIGTERM".to_owned(),
-            ..ProcessStatus::default()
-        }];
-        processes.extend(self.slots.iter().enumerate().map(|(index, slot)| {
-            let mut status = slot.status(figures);
-            let listens = || self.spawner.sockets.first_of(&slot.process);
-            status.listen = status.listen.or_else(|| listens().map(|at| at.to_string()));
-            status.reason = status.reason.or_else(|| self.waits_for(index));
-            status
-        }));
-        Status {
-            stopping: self.stopping,
-            processes,
-        }
-    }
-
-    fn waits_for(&self, index: usize) -> Option<String> {
-        let slot = self.slots.get(index)?;
-        if !slot.machine.is_waiting() {
-            return None;
-        }
-        let needs = self.after.get(index)?;
-        let missing = needs
-            .iter()
-            .filter_map(|need| self.slots.get(*need))
-            .filter(|need| !need.machine.is_there())
-            .map(|need| need.process.name.as_str());
-        Some(format!(
-            "waits for {}",
-            missing.collect::<Vec<_>>().join(", ")
-        ))
-    }
-
-    fn verdict(&self, orphans: usize) -> Result<(), Failure> {
-        let failed = self.slots.iter().filter_map(|slot| {
-            if slot.machine.state() != ProcessState::Failed {
-                return None;
-            }
-            let code = slot.last_exit.as_ref().map(|ended| ended.code);
-            let exit = match code {
-                None | Some(Some(64)) if !self.stopping => chassis::Exit::Configuration,
-                _ => chassis::Exit::Failed,
-            };
-            let attempted = format!("keep {} running", slot.process.name);
-            let why = slot.machine.reason().unwrap_or_default();
-            Some(Failure::new(exit, attempted, why, "see the end of its log"))
-        });
-        let left = (orphans > 0).then(|| {
-            let why = format!("{orphans} are still there after SIGKILL");
-            Failure::run_time("end the processes that were left", why, "")
-        });
-        Failure::all(failed.chain(left)).map_or(Ok(()), Err)
     }
 }

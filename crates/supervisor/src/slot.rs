@@ -18,9 +18,11 @@ use crate::status::{ProcessState, ProcessStatus};
 pub(crate) struct Slot {
     pub(crate) process: plan::Process,
     pub(crate) machine: Machine,
-    /// Counts the starts; what is reported of another run is stale.
+    /// The number of its present or last run; what is reported of another one is stale.
     pub(crate) run: u64,
     pub(crate) live: Option<Live>,
+    /// No longer in the configuration: to be ended and forgotten.
+    pub(crate) leaving: bool,
     pub(crate) state: ProcessState,
     pub(crate) since: String,
     pub(crate) last_exit: Option<Ended>,
@@ -41,6 +43,7 @@ impl Slot {
             process,
             run: 0,
             live: None,
+            leaving: false,
             state: ProcessState::Starting,
             since: since.to_owned(),
             last_exit: None,

@@ -66,6 +66,14 @@ impl Sockets {
         open.descriptor.try_clone()
     }
 
+    /// Closes what the plan no longer names, as `close` does.
+    pub(crate) fn keep(&mut self, plan: &Plan) {
+        self.open.retain(|open| {
+            let mut named = plan.processes.iter().flat_map(|process| &process.sockets);
+            named.any(|socket| open.serves(socket))
+        });
+    }
+
     /// Closes all of them here: when their last process has closed them too, connections are
     /// refused and no longer queued.
     pub(crate) fn close(&mut self) {
@@ -73,9 +81,13 @@ impl Sockets {
     }
 
     fn find(&self, socket: &Socket) -> Option<&Open> {
-        self.open
-            .iter()
-            .find(|open| open.address == socket.address && open.protocol == socket.protocol)
+        self.open.iter().find(|open| open.serves(socket))
+    }
+}
+
+impl Open {
+    fn serves(&self, socket: &Socket) -> bool {
+        self.address == socket.address && self.protocol == socket.protocol
     }
 }
 

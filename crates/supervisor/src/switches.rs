@@ -1,19 +1,26 @@
-//! Ending a supervisor: in order, or at once when asked again.
+//! What signals ask of a supervisor: to end in order, or at once when asked again; to look at its
+//! file again.
+
+use std::sync::Arc;
 
 use chassis::Shutdown;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
-/// The two ways to end a supervisor.
+/// What can be asked from outside without the control socket.
 #[derive(Clone, Debug, Default)]
 pub struct Switches {
     /// Ends everything in order.
     pub stop: Shutdown,
     /// Ends everything at once.
     pub now: Shutdown,
+    /// Reads the configuration anew; stops a supervisor that has no file.
+    pub hang_up: Arc<Notify>,
 }
 
 impl Switches {
-    /// The first SIGTERM, SIGINT or SIGHUP stops in order, the second at once; so does SIGQUIT.
+    /// The first SIGTERM or SIGINT stops in order, the second at once; so does SIGQUIT. SIGHUP is
+    /// `hang_up`.
     /// Must be called inside a tokio runtime. Fails only where the kernel refuses a handler.
     ///
     /// A shell starts what it puts in the background with SIGINT and SIGQUIT ignored, and children
@@ -31,7 +38,10 @@ impl Switches {
                 let at_once = tokio::select! {
                     _ = terminate.recv() => theirs.stop.is_requested(),
                     _ = interrupt.recv() => theirs.stop.is_requested(),
-                    _ = hang_up.recv() => theirs.stop.is_requested(),
+                    _ = hang_up.recv() => {
+                        theirs.hang_up.notify_one();
+                        continue;
+                    }
                     _ = quit.recv() => true,
                 };
                 theirs.stop.request();

@@ -5,7 +5,7 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 11] = [
+const DECISIONS: [&str; 12] = [
     "crates/chassis/src/backoff.rs",
     "crates/gateway/src/balancer.rs",
     "crates/gateway/src/ejection.rs",
@@ -15,6 +15,7 @@ const DECISIONS: [&str; 11] = [
     "crates/node/src/faults/quota.rs",
     "crates/node/src/pace.rs",
     "crates/storage/src/choice.rs",
+    "crates/supervisor/src/change.rs",
     "crates/supervisor/src/order.rs",
     "crates/supervisor/src/policy.rs",
 ];

@@ -44,16 +44,20 @@ impl Installation {
             .prefix("sv")
             .tempdir_in(base)
             .unwrap();
-        let config = Config {
-            state_file: Some(folder.path().join("state.json")),
-            control_socket: Some(folder.path().join("run/control.sock")),
-            log_folder: Some(folder.path().join("logs")),
-            processes,
-        };
-        let path = folder.path().join("supervisor.yaml");
-        std::fs::write(&path, chassis::config::to_yaml(&config).unwrap()).unwrap();
+        write(folder.path(), processes);
         let child = supervise(folder.path());
         Self { folder, child }
+    }
+
+    /// Writes another configuration; nothing looks at it yet.
+    pub fn write(&self, processes: Vec<Process>) {
+        write(self.folder.path(), processes);
+    }
+
+    /// The names in the status, in its order, without the supervisor's own.
+    pub fn names(&self) -> Vec<String> {
+        let processes = self.status().processes.into_iter().skip(1);
+        processes.map(|process| process.name).collect()
     }
 
     /// Starts another supervisor in the same folder.
@@ -123,6 +127,17 @@ impl Drop for Installation {
             let _ = supervisor::processes::end_leftovers(&status, Duration::from_millis(200));
         }
     }
+}
+
+fn write(folder: &Path, processes: Vec<Process>) {
+    let config = Config {
+        state_file: Some(folder.join("state.json")),
+        control_socket: Some(folder.join("run/control.sock")),
+        log_folder: Some(folder.join("logs")),
+        processes,
+    };
+    let text = chassis::config::to_yaml(&config).unwrap();
+    std::fs::write(folder.join("supervisor.yaml"), text).unwrap();
 }
 
 fn supervise(folder: &Path) -> Child {
@@ -225,10 +240,13 @@ pub fn play() {
     let words = &words[at + 1..];
     let text: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
     match text.as_slice() {
-        ["supervise", path] => supervise_here(Config::read(Path::new(path))),
+        ["supervise", path] => {
+            let path = PathBuf::from(path);
+            supervise_here(Config::read(&path), Some(path));
+        }
         ["command", command @ ..] => {
             let command = command.iter().map(|word| (*word).to_owned()).collect();
-            supervise_here(Ok(Config::for_command(command)));
+            supervise_here(Ok(Config::for_command(command)), None);
         }
         ["launch", ..] => {
             let failure = supervisor::launch::launch(&words[1..]);
@@ -259,14 +277,14 @@ pub fn play() {
     }
 }
 
-fn supervise_here(config: Result<Config, chassis::Failure>) {
+fn supervise_here(config: Result<Config, chassis::Failure>, file: Option<PathBuf>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let result = config.and_then(|config| {
         runtime.block_on(async {
             let switches = Switches::on_signals().unwrap();
             let mut launcher = vec![OsString::from(supervisor::launch::OWN_PROGRAM)];
             launcher.extend(["--exact", ENTRY, "--nocapture", "--", "launch"].map(Into::into));
-            supervisor::run(config, switches, launcher).await
+            supervisor::run(config, file, switches, launcher).await
         })
     });
     if let Err(failure) = result {

@@ -1,0 +1,172 @@
+//! Taking over a new configuration while everything runs. The file is read and checked by a task of
+//! its own, one reading after the other, since a disk or a name server may be slow; what it read is
+//! carried out by the supervisor, whole or not at all.
+
+use std::path::PathBuf;
+
+use chassis::Failure;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Supervisor;
+use crate::Config;
+use crate::change::{self, Change};
+use crate::control::Answer;
+use crate::plan::Plan;
+use crate::policy::{Event, Machine};
+use crate::slot::{Slot, now_text};
+
+/// Reloads that may wait for the one that is being read; more are refused.
+const RELOADS_MAX: usize = 4;
+
+const ATTEMPTED: &str = "take over the new configuration";
+
+/// Asks for reloads.
+pub(super) struct Reader {
+    asked: mpsc::Sender<Option<oneshot::Sender<Answer>>>,
+}
+
+/// What was read, and who waits for an answer.
+pub(super) struct Reading {
+    result: Result<(Config, Plan), Failure>,
+    answer: Option<oneshot::Sender<Answer>>,
+}
+
+impl Reader {
+    /// Reads `file` whenever it is asked to, until the supervisor ends.
+    pub(super) fn start(file: PathBuf) -> (Self, mpsc::Receiver<Reading>) {
+        let (asked, mut asks) = mpsc::channel::<Option<oneshot::Sender<Answer>>>(RELOADS_MAX);
+        let (readings, read) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(answer) = asks.recv().await {
+                let file = file.clone();
+                let task = tokio::task::spawn_blocking(move || {
+                    let config: Config = Config::read(&file)?;
+                    let plan = Plan::new(&config)?;
+                    Ok((config, plan))
+                });
+                let broken = |error| Err(Failure::run_time(ATTEMPTED, error, "try again"));
+                let result = task.await.unwrap_or_else(broken);
+                if readings.send(Reading { result, answer }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        (Self { asked }, read)
+    }
+}
+
+impl Supervisor {
+    /// Begins to read the file anew; `answer` hears how it ended.
+    pub(super) fn reload(&self, answer: Option<oneshot::Sender<Answer>>) {
+        let refuse = |answer: Option<oneshot::Sender<Answer>>, why: &str| {
+            tracing::warn!(why, "the configuration is not read anew");
+            // A client that is gone needs no answer.
+            let _ = answer.map(|answer| answer.send(Answer::Refused(why.to_owned())));
+        };
+        let Some(reader) = &self.reader else {
+            return refuse(answer, "it runs one command and has no file to read anew");
+        };
+        if let Err(error) = reader.asked.try_send(answer) {
+            refuse(error.into_inner(), "too many reloads wait already");
+        }
+    }
+
+    /// Carries out what was read, and says how that went.
+    pub(super) fn take_over(&mut self, reading: Reading) {
+        let result = reading.result.and_then(|(config, plan)| {
+            let change = self.change(&config, plan)?;
+            self.config = config;
+            Ok(change)
+        });
+        let answer = match result {
+            Ok(change) => {
+                tracing::info!(added = ?change.added, removed = ?change.removed, "reloaded");
+                Answer::Changed(change)
+            }
+            Err(failure) => {
+                tracing::error!(%failure, "the old configuration stays");
+                Answer::Refused(failure.to_string())
+            }
+        };
+        let _ = reading.answer.map(|waits| waits.send(answer));
+    }
+
+    /// Nothing is changed unless all can be.
+    fn change(&mut self, config: &Config, plan: Plan) -> Result<Change, Failure> {
+        if self.stopping {
+            let why = "everything is being stopped";
+            return Err(Failure::run_time(ATTEMPTED, why, "start it again"));
+        }
+        let change = change::between(&self.config, config)?;
+        let leaving = self.slots.iter().filter(|slot| slot.leaving);
+        let names = leaving.map(|slot| slot.process.name.as_str());
+        let busy: Vec<&str> = names
+            .filter(|name| change.added.iter().any(|added| added == name))
+            .collect();
+        if !busy.is_empty() {
+            let why = format!("still being stopped: {}", busy.join(", "));
+            return Err(Failure::run_time(
+                ATTEMPTED,
+                why,
+                "try again when they are gone",
+            ));
+        }
+        self.spawner.sockets.open(&plan)?;
+        // From here on nothing can fail.
+        self.spawner.sockets.keep(&plan);
+        let since = now_text();
+        for process in plan.processes {
+            if change.added.contains(&process.name) {
+                self.slots.push(Slot::new(process, &since));
+            }
+        }
+        let place = |slot: &Slot| {
+            let mut names = config.processes.iter().map(|process| &process.name);
+            names.position(|name| *name == slot.process.name)
+        };
+        for slot in &mut self.slots {
+            slot.leaving |= place(slot).is_none();
+        }
+        // As in the file; those that leave last.
+        self.slots
+            .sort_by_key(|slot| place(slot).unwrap_or(usize::MAX));
+        self.arrange();
+        for index in 0..self.slots.len() {
+            if self.slots.get(index).is_some_and(|slot| slot.leaving) {
+                self.feed(index, Event::Close);
+            }
+        }
+        Ok(change)
+    }
+
+    /// Forgets those that were taken away and have ended.
+    pub(super) fn forget(&mut self) {
+        let before = self.slots.len();
+        let gone = |slot: &Slot| slot.leaving && slot.live.is_none() && slot.machine.is_over();
+        self.slots.retain(|slot| !gone(slot));
+        if self.slots.len() < before {
+            self.arrange();
+        }
+    }
+
+    /// Works out anew who waits for whom: positions have changed.
+    fn arrange(&mut self) {
+        let processes: Vec<_> = self.slots.iter().map(|slot| &slot.process).collect();
+        self.after = crate::plan::positions(&processes);
+    }
+
+    /// The positions of those that may be stopped now: all when the whole ends, those that were
+    /// taken away otherwise.
+    pub(super) fn stoppable(&self) -> Vec<usize> {
+        let flags = |flag: fn(&Machine) -> bool| -> Vec<bool> {
+            self.slots.iter().map(|slot| flag(&slot.machine)).collect()
+        };
+        let stoppable = crate::order::stoppable(&self.after, &flags(Machine::is_over));
+        let is_wanted = |index: &usize| {
+            self.slots
+                .get(*index)
+                .is_some_and(|slot| (self.stopping || slot.leaving) && !slot.machine.is_ending())
+        };
+        stoppable.into_iter().filter(is_wanted).collect()
+    }
+}
