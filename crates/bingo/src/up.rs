@@ -41,7 +41,7 @@ pub(crate) struct Shape {
     /// Port of metrics and health
     #[arg(long, default_value_t = 9090, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     admin_port: u16,
-    /// Number of nodes
+    /// Number of nodes; changed live when it runs already
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     nodes: u16,
     /// Number of gateways

@@ -3,6 +3,7 @@
 
 mod e2e {
     pub(crate) mod installation;
+    mod scale;
 }
 
 use std::time::{Duration, Instant};
@@ -37,10 +38,12 @@ async fn an_installation_goes_from_nothing_to_ready_and_back_to_nothing() {
     let pids = installation.pids();
     installation.up(&["--detach"]).await;
     assert_eq!(installation.pids(), pids, "a second up restarts nothing");
-    let other = installation.run(&["up", "--detach", "--nodes", "3"]);
+    let other = installation.run(&["up", "--detach", "--nodes", "3", "--gateways", "3"]);
     assert_eq!(other.code, 64);
     assert!(
-        other.stderr.contains("--nodes: runs with 2, asked for 3"),
+        other
+            .stderr
+            .contains("--gateways: runs with 2, asked for 3"),
         "{}",
         other.stderr
     );

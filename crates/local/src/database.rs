@@ -14,8 +14,8 @@ use crate::secrets::{self, Secrets};
 
 /// Connections beside those of the nodes: prepare_db, people with psql, the supervisor's probe.
 const CONNECTIONS_BESIDE: u32 = 30;
-/// Connections of one node at most, over all its pools, and as many for its successor.
-const CONNECTIONS_PER_NODE: u32 = 2 * 40;
+/// Connections of one node at most, over all its pools.
+const CONNECTIONS_PER_NODE: u32 = 40;
 
 /// The database, ready to be written into configuration files.
 pub(crate) struct Database {
@@ -53,7 +53,8 @@ impl Database {
             password: secrets.service_password.clone(),
             database: "bingo".into(),
         };
-        let connections = CONNECTIONS_BESIDE + CONNECTIONS_PER_NODE * u32::from(options.nodes);
+        // Twice, for successors beside the nodes, or for twice as many nodes (`has_room`).
+        let connections = CONNECTIONS_BESIDE + 2 * CONNECTIONS_PER_NODE * u32::from(options.nodes);
         let settings = private_postgres::settings(&machine(), connections);
         let made = cluster
             .initialise(&secrets.superuser_password, &role, &settings)
@@ -98,6 +99,27 @@ impl Database {
             url: mask_url(url),
         })
     }
+}
+
+/// Refuses more nodes than the running private PostgreSQL takes connections for: it was started with
+/// a fixed number (PostgreSQL, `max_connections`). An existing database is not ours to ask.
+pub(crate) fn has_room(layout: &Layout, nodes: u16) -> Result<(), Failure> {
+    let Some(connections) = Cluster::max_connections(&layout.postgres()) else {
+        return Ok(());
+    };
+    let needed = CONNECTIONS_BESIDE + CONNECTIONS_PER_NODE * u32::from(nodes);
+    if needed <= connections {
+        return Ok(());
+    }
+    let fit = connections.saturating_sub(CONNECTIONS_BESIDE) / CONNECTIONS_PER_NODE;
+    Err(Failure::configuration(
+        format!("run {nodes} nodes on the running PostgreSQL"),
+        format!(
+            "they may open {needed} connections, and it was started for {connections}: \
+             {fit} nodes fit while it runs"
+        ),
+        format!("bingo down, then bingo up --nodes {nodes}: it starts with room for them"),
+    ))
 }
 
 /// The URL that `status` shows for a private PostgreSQL.

@@ -72,7 +72,7 @@ pub(crate) fn write_all(subject: &Subject<'_>) -> Result<(), Failure> {
     write(&layout.supervisor_config(), &yaml(&supervisor(subject))?)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let text = format!("# Written by `bingo up`; the next one writes it anew.\n{text}");
     write_file(path, 0o644, &text).map_err(|source| {
         crate::error::Error::File {
@@ -104,14 +104,10 @@ fn gateway(subject: &Subject<'_>) -> String {
     let listen: Vec<Value> = public(options, options.http_port)
         .map(|address| json!({ "address": address }))
         .collect();
-    let nodes: Vec<Value> = (1..)
-        .zip(&ports.nodes)
-        .map(|(number, port)| json!({ "name": format!("node-{number}"), "address": loopback(*port) }))
-        .collect();
     let head = json!({
         "listen": listen,
         "admin": { "listen": public(options, options.admin_port).next() },
-        "nodes": nodes,
+        "nodes": gateway_nodes(ports, options.nodes),
     });
     let policies = GATEWAY_EXAMPLE
         .find("\nprobe:")
@@ -119,7 +115,15 @@ fn gateway(subject: &Subject<'_>) -> String {
     format!("{}{policies}", yaml(&head).unwrap_or_default())
 }
 
-fn node(subject: &Subject<'_>, number: u16) -> Value {
+/// The first `count` nodes as gateways know them.
+pub(crate) fn gateway_nodes(ports: &Ports, count: u16) -> Vec<Value> {
+    (1..=count)
+        .zip(&ports.nodes)
+        .map(|(number, port)| json!({ "name": format!("node-{number}"), "address": loopback(*port) }))
+        .collect()
+}
+
+pub(crate) fn node(subject: &Subject<'_>, number: u16) -> Value {
     let index = usize::from(number) - 1;
     let port = |ports: &[u16]| loopback(ports.get(index).copied().unwrap_or_default());
     json!({
@@ -200,7 +204,7 @@ fn prepare_db(subject: &Subject<'_>) -> Value {
     })
 }
 
-fn node_process(subject: &Subject<'_>, number: u16) -> Value {
+pub(crate) fn node_process(subject: &Subject<'_>, number: u16) -> Value {
     let index = usize::from(number) - 1;
     let listen = subject.ports.nodes.get(index).copied().unwrap_or_default();
     let admin = subject

@@ -4,6 +4,7 @@
 
 mod access;
 mod account;
+mod ask;
 mod database;
 pub mod doctor;
 pub mod down;
@@ -13,6 +14,7 @@ mod layout;
 mod leftovers;
 mod options;
 mod ports;
+mod scale;
 mod secrets;
 pub mod status;
 pub mod up;

@@ -20,7 +20,7 @@ use crate::layout::{Layout, write_file};
 use crate::options::Options;
 use crate::status::{self, Record};
 use crate::watch::{self, Watch};
-use crate::{account, ports, secrets};
+use crate::{account, ports, scale, secrets};
 
 /// How long a new supervisor may take to answer on its socket.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,14 +56,12 @@ pub fn run(request: &Request, shutdown: &Shutdown) -> Result<Exit, Failure> {
         json: request.json,
     };
     if is_running(request)? {
-        watch.until_ready(shutdown, None)?;
-        return Ok(Exit::Done);
+        return join(request, &watch, shutdown);
     }
     let Some(mut supervisor) = start(request)? else {
         // Another `up` was faster: what it started is watched like any running installation.
         is_running(request)?;
-        watch.until_ready(shutdown, None)?;
-        return Ok(Exit::Done);
+        return join(request, &watch, shutdown);
     };
     match watch.until_ready(shutdown, Some(&mut supervisor)) {
         Ok(_) if request.detach => Ok(Exit::Done),
@@ -85,6 +83,20 @@ pub fn run(request: &Request, shutdown: &Shutdown) -> Result<Exit, Failure> {
     }
 }
 
+/// Over what runs already: as many nodes as are asked for, and then ready.
+fn join(request: &Request, watch: &Watch<'_>, shutdown: &Shutdown) -> Result<Exit, Failure> {
+    let Request {
+        layout,
+        options,
+        timeout,
+        json,
+        ..
+    } = request;
+    scale::to(layout, options, *timeout, *json, shutdown)?;
+    watch.until_ready(shutdown, None)?;
+    Ok(Exit::Done)
+}
+
 fn finish(layout: &Layout, shutdown: &Shutdown, json: bool) -> Result<(), Failure> {
     if !json && shutdown.is_requested() {
         eprintln!("stopping; Ctrl-C again ends everything at once");
@@ -92,8 +104,8 @@ fn finish(layout: &Layout, shutdown: &Shutdown, json: bool) -> Result<(), Failur
     down::stop(layout, &|| shutdown.is_requested_at_once())
 }
 
-/// Over a running installation: nothing to start when the flags are the same, a refusal that names
-/// the differences otherwise. False when nothing runs.
+/// Over a running installation: nothing to start when the flags are the same, the number of nodes
+/// apart; a refusal that names the differences otherwise. False when nothing runs.
 fn is_running(request: &Request) -> Result<bool, Failure> {
     let client = supervisor::control::Client::new(request.layout.control_socket());
     let status = match client.status() {
@@ -111,7 +123,11 @@ fn is_running(request: &Request) -> Result<bool, Failure> {
     let Some(record) = Record::read(&request.layout) else {
         return Ok(false);
     };
-    let differences = record.options.differences(&request.options);
+    let asked = Options {
+        nodes: record.options.nodes,
+        ..request.options.clone()
+    };
+    let differences = record.options.differences(&asked);
     if differences.is_empty() {
         return Ok(true);
     }

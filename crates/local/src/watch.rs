@@ -1,8 +1,8 @@
 //! Watching an installation from outside: waiting until it is ready, with a bar while the database
 //! is filled, and the live summary of a foreground `bingo up`.
 
-use std::io::{IsTerminal, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use chassis::{Failure, Shutdown};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use supervisor::ProcessState;
 
+use crate::ask;
 use crate::layout::Layout;
 use crate::status::{self, Installation, Record, State};
 
@@ -187,7 +188,8 @@ impl Watch<'_> {
         } else {
             *ip
         };
-        ask_ready(SocketAddr::new(ip, record.options.http_port)).unwrap_or(false)
+        let address = SocketAddr::new(ip, record.options.http_port);
+        ask::get(address, "/ready").is_ok_and(|answer| answer.status == 200)
     }
 
     fn failure(&self, now: &Installation, supervisor: Option<&mut Child>) -> Option<Failure> {
@@ -283,15 +285,4 @@ fn last_lines(text: &str) -> String {
         .rev()
         .map(|line| format!("  | {line}\n"))
         .collect()
-}
-
-/// One `GET /ready` (RFC 9112) without an HTTP library: the answer's status line is all we need.
-fn ask_ready(address: SocketAddr) -> std::io::Result<bool> {
-    let limit = Duration::from_secs(2);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut head = [0_u8; 12];
-    stream.read_exact(&mut head)?;
-    Ok(head.ends_with(b" 200"))
 }

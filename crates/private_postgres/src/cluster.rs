@@ -81,6 +81,15 @@ impl Cluster {
         self.write(&path, &self.settings_text(settings)?)
     }
 
+    /// How many clients the server in this data folder takes, as `configure` wrote it. None where it
+    /// wrote nothing.
+    pub fn max_connections(data: &Path) -> Option<u32> {
+        let text = fs::read_to_string(data.join(SETTINGS_FILE)).ok()?;
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix("max_connections = '"))?;
+        value.trim_end_matches('\'').parse().ok()
+    }
+
     /// The server in the foreground. It logs to stderr and runs in any folder.
     pub fn command(&self) -> Vec<String> {
         let text = |path: &Path| path.display().to_string();
@@ -419,7 +428,10 @@ mod tests {
         let left = folder.path().join("data.new-99999999");
         fs::create_dir(&left).unwrap();
         fs::write(left.join("PG_VERSION"), "15").unwrap();
-        let settings = |value: &str| vec![("work_mem".to_owned(), value.to_owned())];
+        let settings = |value: &str| {
+            let all = [("work_mem", value), ("max_connections", "77")];
+            all.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        };
         let made = cluster
             .initialise("secret", &service(), &settings("4MB"))
             .unwrap();
@@ -439,6 +451,8 @@ mod tests {
             conf.contains("work_mem = '8MB'") && conf.contains("port = '5999'"),
             "{conf}"
         );
+        assert_eq!(Cluster::max_connections(&cluster.data), Some(77));
+        assert_eq!(Cluster::max_connections(folder.path()), None);
         assert_eq!((cluster.running_pid(), cluster.stale_pid()), (None, None));
         assert!(!cluster.is_ready());
     }
