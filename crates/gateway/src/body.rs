@@ -2,6 +2,7 @@
 //! are settled where a body ends, not at its head (stack.md, trap 5).
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::account::{Flight, Record};
+use crate::admission::Permit;
 use crate::hop_by_hop;
 use crate::intake::Paced;
 use crate::problem::Refusal;
@@ -189,9 +191,13 @@ enum Source {
 
 /// A node's answer: streams, with nothing kept back but what the sockets hold.
 #[derive(Debug)]
-struct NodeBody {
+pub(crate) struct NodeBody {
     body: Incoming,
     flight: Flight,
+    /// What was read of the body already, to be read again.
+    prefix: Bytes,
+    /// Given back when the body is at its end and dropped (stack.md, trap 5).
+    _permit: Permit,
     stall_timeout: Duration,
     /// Runs while we wait for the node; a slow client does not start it.
     stall: Option<Pin<Box<Sleep>>>,
@@ -205,22 +211,9 @@ impl AnswerBody {
         }
     }
 
-    pub(crate) fn of_node(
-        body: Incoming,
-        mut flight: Flight,
-        stall_timeout: Duration,
-        record: Rc<Record>,
-    ) -> Self {
-        if body.is_end_stream() {
-            flight.completed();
-        }
+    pub(crate) fn of_node(body: NodeBody, record: Rc<Record>) -> Self {
         Self {
-            source: Source::Node(Box::new(NodeBody {
-                body,
-                flight,
-                stall_timeout,
-                stall: None,
-            })),
+            source: Source::Node(Box::new(body)),
             _record: record,
         }
     }
@@ -244,20 +237,66 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
-            Source::Node(node) => node.body.is_end_stream(),
+            Source::Node(node) => node.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Node(node) => node.body.size_hint(),
+            Source::Node(node) => node.size_hint(),
         }
     }
 }
 
 impl NodeBody {
+    pub(crate) fn new(
+        body: Incoming,
+        mut flight: Flight,
+        stall_timeout: Duration,
+        permit: Permit,
+    ) -> Self {
+        if body.is_end_stream() {
+            flight.completed();
+        }
+        Self {
+            body,
+            flight,
+            prefix: Bytes::new(),
+            _permit: permit,
+            stall_timeout,
+            stall: None,
+        }
+    }
+
+    /// The next piece.
+    pub(crate) async fn next(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Puts back all that was read.
+    pub(crate) fn put_back(&mut self, read: Bytes) {
+        self.prefix = read;
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.prefix.is_empty() && self.body.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        let (prefix, mut hint) = (self.prefix.len() as u64, self.body.size_hint());
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(prefix));
+        }
+        hint.set_lower(hint.lower().saturating_add(prefix));
+        hint
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.prefix.is_empty() {
+            let prefix = std::mem::take(&mut self.prefix);
+            return Poll::Ready(Some(Ok(Frame::data(prefix))));
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             return self.poll_stall(cx);
         };

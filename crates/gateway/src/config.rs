@@ -5,6 +5,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::admission::config::Admission;
+pub use crate::cache::config::{Cache, RouteCache};
+
 /// The whole file (interfaces.md "gateway.yaml").
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +25,10 @@ pub struct Config {
     pub probe: Probe,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub admission: Admission,
+    #[serde(default)]
+    pub cache: Cache,
     /// Worker threads; left out: one per core. Fewer leave cores idle, more add switching.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
@@ -226,6 +233,9 @@ pub struct Route {
     pub retry: Retry,
     #[serde(default)]
     pub class: Class,
+    /// Left out: nothing of this route is ever stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<RouteCache>,
 }
 
 fn deadline() -> String {
@@ -247,7 +257,7 @@ pub enum Retry {
     Always,
 }
 
-/// Requests of one kind share a latency estimate (and, later, a concurrency limit).
+/// Requests of one kind share a latency estimate and the bounds of `admission`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]

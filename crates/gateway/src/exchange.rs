@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use hyper::body::Incoming;
 
 use crate::account::Flight;
@@ -81,8 +83,8 @@ impl Outgoing {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// `None` where the body is gone.
-    fn request(&mut self) -> Option<Request<RequestBody>> {
+    /// For the node at this address; `None` where the body is gone.
+    fn request(&mut self, address: &str) -> Option<Request<RequestBody>> {
         let body = match &mut self.body {
             OutgoingBody::Whole(bytes, None) => RequestBody::Whole(bytes.clone()),
             OutgoingBody::Whole(bytes, trailers) => {
@@ -97,6 +99,12 @@ impl Outgoing {
         let left = self.remaining().saturating_sub(RESERVE).as_millis();
         let left = HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX));
         request.headers_mut().insert(TIMEOUT, left);
+        if !self.headers.contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::from_str(address)
+        {
+            // What the gateway asks in its own name, and requests of HTTP/1.0.
+            request.headers_mut().insert(header::HOST, host);
+        }
         Some(request)
     }
 
@@ -206,7 +214,7 @@ async fn attempt(
                 }
             }
         };
-        let Some(request) = outgoing.request() else {
+        let Some(request) = outgoing.request(&flight.node().address) else {
             // Cannot happen: a body that is gone was sent, and then nothing is tried again.
             flight.never_sent(None);
             return Err(Failed::Class(Failure::NoAnswer));

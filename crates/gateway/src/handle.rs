@@ -8,11 +8,15 @@ use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body;
 
 use crate::account::Record;
+use crate::ask::ask;
 use crate::body::{AnswerBody, ClientBody};
-use crate::exchange::{Outgoing, OutgoingBody, exchange};
+use crate::cache::{self, Asked, Way};
+use crate::exchange::{Outgoing, OutgoingBody};
 use crate::forwarded::Forwarded;
 use crate::intake::{self, Bounds};
 use crate::listener::Lease;
@@ -23,7 +27,6 @@ use crate::worker::Worker;
 use crate::{head, hop_by_hop, upgrade};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const BINGO_NODE: HeaderName = HeaderName::from_static("bingo-node");
 /// Metrics' route of a path that no route names.
 const OTHER: &str = "other";
 /// One client connection, as far as requests care.
@@ -127,6 +130,23 @@ async fn forward(
     let deadline = Instant::now() + route.deadline;
     let wish = upgrade::wish(&mut parts).zip(client.lease.clone());
     let trailers = parts.version >= Version::HTTP_2 || hop_by_hop::wants_trailers(&parts.headers);
+    let mut passed = None;
+    if let Some(rules) = route.cache {
+        let asked = Asked {
+            worker,
+            route,
+            rules,
+            parts: &parts,
+            bare: body.is_end_stream() && wish.is_none(),
+            record,
+            deadline,
+        };
+        match asked.answer().await? {
+            Way::Answered(answer) => return Ok(answer),
+            Way::GoOn(status) => passed = Some(status),
+        }
+    }
+    let changed = changed_target(&parts);
     let bounds = Bounds {
         bytes_max: route.body_bytes_max,
         rate_min: limits.body_rate_min,
@@ -145,26 +165,33 @@ async fn forward(
         body,
         deadline,
     };
-    let (answer, flight) = exchange(worker, live, route, outgoing).await?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+    let given = ask(worker, live, route, outgoing).await?;
+    if given.answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (wish, lease) = wish.ok_or(Refusal::NoAnswer)?;
         let idle_timeout = limits.upgrade_idle_timeout;
+        // Without its permit: it is a connection now, and counted as one.
+        let (answer, flight) = (given.answer, given.flight);
         return wish.grant(worker, lease, idle_timeout, answer, flight, record);
     }
-    let (mut head, body) = answer.into_parts();
+    let mut answered = given.prepare(live);
     if !trailers {
-        head.headers.remove(header::TRAILER);
+        answered.head.headers.remove(header::TRAILER);
     }
-    head.version = Version::HTTP_11;
-    hop_by_hop::strip(&mut head.headers);
-    // Where else a client may connect is for the gateway to say (RFC 7838).
-    head.headers.remove(header::ALT_SVC);
-    if live.expose_node {
-        let label = flight.node().label.clone();
-        head.headers.insert(BINGO_NODE, label);
+    if let Some(status) = passed {
+        cache::tell(&mut answered.head.headers, status);
     }
-    let body = AnswerBody::of_node(body, flight, limits.node_stall_timeout, Rc::clone(record));
-    Ok(Response::from_parts(head, body))
+    if let Some(target) = changed.filter(|_| answered.head.status.as_u16() < 400) {
+        worker.shared.cache.invalidate(target.as_str());
+    }
+    let body = AnswerBody::of_node(answered.body, Rc::clone(record));
+    Ok(Response::from_parts(answered.head, body))
+}
+
+/// The target that a request may change, so that nothing that is stored of it holds any more
+/// (RFC 9111 section 4.4).
+fn changed_target(parts: &Parts) -> Option<PathAndQuery> {
+    let target = parts.uri.path_and_query();
+    target.filter(|_| !parts.method.is_safe()).cloned()
 }
 
 /// The headers that a node gets. Framing is made anew by hyper from the body itself.

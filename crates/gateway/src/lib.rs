@@ -1,12 +1,14 @@
 //! client -> [gateway] -> node: listen, route, balance, retry.
 //!
 //! A request's way: `listener` accepts, `handle` checks and prepares, `router` picks the policy,
+//! `cache` answers what it may, `admission` gives each its turn, `ask` brings the rest to a node:
 //! `exchange` chooses a node (`balancer`), sends over `pool` and decides on failures (`retry`),
 //! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
-//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry` are pure. What a reload may
-//! change is in `live`; a request keeps one such value from its head to its end.
+//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry`, `admission::queue`,
+//! `cache::policy`, `cache::keeper` are pure. What a reload may change is in `live`; a request keeps
+//! one such value from its head to its end.
 //!
-//! Left out as yet: HTTP/3, cache, admission, live configuration, hedging, spooling,
+//! Left out as yet: HTTP/3, live configuration, hedging, spooling,
 //! suspects. They grow in `handle`, between the router and the exchange.
 #![cfg_attr(
     not(test),
@@ -20,8 +22,11 @@
 
 mod account;
 mod admin;
+mod admission;
+mod ask;
 mod balancer;
 mod body;
+mod cache;
 pub mod config;
 mod ejection;
 mod exchange;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
+use crate::cache::config::ValidCache;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::Router;
@@ -20,6 +21,7 @@ pub(crate) struct Live {
     pub(crate) router: Router,
     pub(crate) probe: ValidProbe,
     pub(crate) limits: ValidLimits,
+    pub(crate) cache: ValidCache,
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3.
     pub(crate) alt_svc: Option<HeaderValue>,
@@ -40,6 +42,7 @@ impl Live {
             router: Router::new(&config.routes),
             probe: config.probe.clone(),
             limits: config.limits.clone(),
+            cache: config.cache,
             expose_node: config.expose_node,
             alt_svc: config.alt_svc.clone(),
         }

@@ -12,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::admission::AdmissionMetrics;
+use crate::cache::CacheMetrics;
 use crate::ejection::{Reason, State};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,6 +77,8 @@ impl Outcome {
 pub(crate) struct Metrics {
     pub(crate) registry: Registry,
     pub(crate) http: HttpServer,
+    pub(crate) admission: AdmissionMetrics,
+    pub(crate) cache: CacheMetrics,
     /// Requests that had to wait for a usable node.
     pub(crate) holds: Counter<u64, AtomicU64>,
     pub(crate) quic_connections: Gauge,
@@ -91,6 +95,8 @@ impl Metrics {
         let mut registry = Registry::default();
         let metrics = Self {
             http: HttpServer::register(&mut registry),
+            admission: AdmissionMetrics::register(&mut registry),
+            cache: CacheMetrics::register(&mut registry),
             holds: Counter::default(),
             quic_connections: Gauge::default(),
             quic_panics: Counter::default(),
@@ -207,6 +213,11 @@ impl Metrics {
     pub(crate) fn limit_hit(&self, limit: &'static str) {
         self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
     }
+
+    /// What counts a limit that is hit where there are no metrics at hand.
+    pub(crate) fn limit_counter(&self, limit: &'static str) -> Counter {
+        self.limit_hits.get_or_create_owned(&LimitLabels { limit })
+    }
 }
 
 /// A text that lives for ever, as labels of routes must: the same one each time, so that reloads
@@ -232,6 +243,8 @@ pub fn example() -> String {
     node.ejected(Reason::Broken);
     metrics.retried("no_answer");
     metrics.limit_hit("connections_max");
+    metrics.cache.count("/long_dummy", "hit");
+    metrics.admission.of_class("point");
     chassis::metrics::encode(&metrics.registry)
 }
 

@@ -26,11 +26,32 @@ pub(crate) enum Refusal {
     },
     /// Too many requests wait for a node.
     HeldTooMany,
+    /// Too many requests of its class wait for their turn, or it waited too long for its own.
+    Shed {
+        limit: &'static str,
+    },
+    /// The client takes an answer only from the cache, and there is none.
+    NotCached,
 }
+
+type Parts = (StatusCode, &'static str, &'static str, &'static str);
+
+const OVERLOADED: Parts = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "overloaded",
+    "connection_limit_reached",
+    "more requests wait for a node than may wait",
+);
+const NOT_CACHED: Parts = (
+    StatusCode::GATEWAY_TIMEOUT,
+    "not-cached",
+    "http_request_denied",
+    "only-if-cached was asked for, and the cache has no answer",
+);
 
 impl Refusal {
     /// Status, slug of the problem's type, error type of RFC 9209 section 2.3, and what to say.
-    fn parts(&self) -> (StatusCode, &'static str, &'static str, &'static str) {
+    fn parts(&self) -> Parts {
         const REQUEST: &str = "http_request_error";
         match self {
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, "bad-request", REQUEST, why),
@@ -94,12 +115,8 @@ impl Refusal {
                 "destination_unavailable",
                 "no node could take the request in time",
             ),
-            Self::HeldTooMany => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overloaded",
-                "connection_limit_reached",
-                "too many requests wait for a node",
-            ),
+            Self::HeldTooMany | Self::Shed { .. } => OVERLOADED,
+            Self::NotCached => NOT_CACHED,
         }
     }
 
@@ -111,6 +128,7 @@ impl Refusal {
             Self::TooManyFields => Some("fields_max"),
             Self::BodyBelowRate => Some("body_rate_min"),
             Self::HeldTooMany => Some("held_max"),
+            Self::Shed { limit } => Some(limit),
             Self::SlowBody | Self::NoNodeInTime { .. } => Some("deadline"),
             _ => None,
         }

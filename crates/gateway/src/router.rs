@@ -3,6 +3,7 @@
 
 use http::{HeaderValue, Method};
 
+use crate::cache::config::Rules;
 use crate::config::{Class, Retry};
 use crate::valid::ValidRoute;
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub(crate) struct Route {
     pub(crate) body_bytes_max: u64,
     pub(crate) retry: Retry,
     pub(crate) class: Class,
+    pub(crate) cache: Option<Rules>,
 }
 
 /// What the table says about a method and a path.
@@ -55,6 +57,7 @@ impl Router {
                     body_bytes_max: route.body_bytes_max,
                     retry: route.retry,
                     class: route.class,
+                    cache: route.cache,
                 }
             })
             .collect();

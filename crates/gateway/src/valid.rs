@@ -10,6 +10,8 @@ use chassis::Failure;
 use chassis::config::{parse_duration, parse_size};
 use http::{HeaderValue, Method};
 
+use crate::admission;
+use crate::cache::config::{Rules, ValidCache};
 use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
 
@@ -23,6 +25,9 @@ pub struct Valid {
     pub(crate) nodes: Vec<Node>,
     pub(crate) probe: ValidProbe,
     pub(crate) limits: ValidLimits,
+    /// By class, in the order of `Class::ALL`.
+    pub(crate) admission: [admission::Bounds; Class::ALL.len()],
+    pub(crate) cache: ValidCache,
     pub(crate) threads: usize,
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3 (RFC 7838): nothing where no listener speaks it.
@@ -77,6 +82,7 @@ pub(crate) struct ValidRoute {
     pub(crate) body_bytes_max: u64,
     pub(crate) retry: Retry,
     pub(crate) class: Class,
+    pub(crate) cache: Option<Rules>,
 }
 
 impl Config {
@@ -94,6 +100,8 @@ impl Config {
         self.check_nodes(&mut faults);
         let probe = valid_probe(&self.probe, &mut faults);
         let limits = valid_limits(&self.limits, &mut faults);
+        let admission = self.admission.validate(&mut faults);
+        let cache = self.cache.validate(&mut faults);
         let threads = self.threads.unwrap_or_else(cores);
         faults.range("threads", threads, 1, 1024);
         let routes = self
@@ -127,6 +135,8 @@ impl Config {
                 nodes: self.nodes.clone(),
                 probe,
                 limits,
+                admission,
+                cache,
                 threads,
                 expose_node: self.expose_node,
                 alt_svc: alt_svc(&self.listen, self.advertise_http3),
@@ -347,14 +357,18 @@ fn valid_route(index: usize, route: &Route, faults: &mut Faults) -> ValidRoute {
         body_bytes_max: faults.size(&key("body_bytes_max"), &route.body_bytes_max, 0, 1 << 40),
         retry: route.retry,
         class: route.class,
+        cache: route
+            .cache
+            .as_ref()
+            .map(|cache| cache.validate(&key("cache"), faults)),
     }
 }
 
 #[derive(Default)]
-struct Faults(Vec<Failure>);
+pub(crate) struct Faults(Vec<Failure>);
 
 impl Faults {
-    fn add(&mut self, key: &str, value: impl Display, why: impl Display, remedy: &str) {
+    pub(crate) fn add(&mut self, key: &str, value: impl Display, why: impl Display, remedy: &str) {
         self.0.push(Failure::configuration(
             format!("use {key}: {value}"),
             why,
@@ -397,14 +411,26 @@ impl Faults {
         }
     }
 
-    fn range<T: PartialOrd + Display + Copy>(&mut self, key: &str, value: T, min: T, max: T) {
+    pub(crate) fn range<T: PartialOrd + Display + Copy>(
+        &mut self,
+        key: &str,
+        value: T,
+        min: T,
+        max: T,
+    ) {
         if value < min || value > max {
             let remedy = format!("choose {min} to {max}");
             self.add(key, value, "it is out of range", &remedy);
         }
     }
 
-    fn duration(&mut self, key: &str, value: &str, min: Duration, max: Duration) -> Duration {
+    pub(crate) fn duration(
+        &mut self,
+        key: &str,
+        value: &str,
+        min: Duration,
+        max: Duration,
+    ) -> Duration {
         let text = chassis::config::format_duration;
         match parse_duration(value) {
             Ok(duration) if duration >= min && duration <= max => return duration,
@@ -417,7 +443,7 @@ impl Faults {
         min
     }
 
-    fn size(&mut self, key: &str, value: &str, min: u64, max: u64) -> u64 {
+    pub(crate) fn size(&mut self, key: &str, value: &str, min: u64, max: u64) -> u64 {
         let text = chassis::config::format_size;
         match parse_size(value) {
             Ok(size) if size >= min && size <= max => return size,

@@ -11,6 +11,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::account::Flight;
+use crate::admission::Admission;
+use crate::cache::Store;
 use crate::config::Class;
 use crate::ejection::Event;
 use crate::listener::PerClient;
@@ -33,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) threads: usize,
     /// A permit per client connection.
     pub(crate) connections: Arc<Semaphore>,
+    pub(crate) admission: Admission,
+    pub(crate) cache: Arc<Store>,
     pub(crate) per_client: PerClient,
     /// Requests that wait for a node to come back.
     pub(crate) held: AtomicUsize,
@@ -53,6 +57,11 @@ impl Shared {
         }
         Self {
             started,
+            admission: Admission::new(&config.admission, &metrics.admission),
+            cache: Store::new(
+                config.cache.bytes_max,
+                metrics.limit_counter("cache_bytes_max"),
+            ),
             metrics,
             threads: config.threads,
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
@@ -78,6 +87,7 @@ impl Shared {
         let new = Arc::new(Live::new(config, Some(&old), &self.metrics, self.started));
         self.live.store(Arc::clone(&new));
         new.replaces(&old, &self.metrics);
+        self.admission.set_bounds(&config.admission);
         self.resize(old.limits.connections_max, new.limits.connections_max);
         self.nodes_changed.notify_one();
     }
@@ -151,13 +161,14 @@ impl Worker {
         self.shared.live.load().nodes.any_usable()
     }
 
-    /// Looks through the idle connections to nodes and tells the retry budget; due about once a
-    /// second.
+    /// Looks through the idle connections to nodes, tells the retry budget and shows the size of the
+    /// cache; due about once a second.
     pub(crate) fn sweep(&self) {
         let live = self.shared.live();
         let idle_timeout = live.limits.node_idle_timeout;
         self.pool.sweep(idle_timeout, &live.nodes, Instant::now());
         self.earn_retries();
+        self.shared.metrics.cache.show(&self.shared.cache);
     }
 
     /// Counts a live request towards the retry budget.

@@ -5,9 +5,12 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 12] = [
+const DECISIONS: [&str; 15] = [
     "crates/chassis/src/backoff.rs",
+    "crates/gateway/src/admission/queue.rs",
     "crates/gateway/src/balancer.rs",
+    "crates/gateway/src/cache/keeper.rs",
+    "crates/gateway/src/cache/policy.rs",
     "crates/gateway/src/ejection.rs",
     "crates/gateway/src/retry.rs",
     "crates/gateway/src/router.rs",

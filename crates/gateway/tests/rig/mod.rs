@@ -2,6 +2,7 @@
 //! wire, and a client. Upstreams speak raw TCP, because hyper would not send what a dying node sends.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub(crate) mod cached;
 pub(crate) mod h2;
 pub(crate) mod h3;
 pub(crate) mod tls;
@@ -50,6 +51,8 @@ pub(crate) enum Reply {
     Reset,
     /// Answered after this time.
     After(Duration, Vec<u8>),
+    /// Answered once the flag is true.
+    When(Arc<AtomicBool>, Vec<u8>),
     /// Never answered; the flag turns true when the gateway closes the connection.
     Hang(Arc<AtomicBool>),
     /// Bytes on the wire, and then back whatever comes.
@@ -187,6 +190,12 @@ impl UpstreamState {
                 }
                 Reply::After(time, bytes) => {
                     tokio::time::sleep(time).await;
+                    stream.write_all(&bytes).await.ok()?;
+                }
+                Reply::When(flag, bytes) => {
+                    while !flag.load(SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
                     stream.write_all(&bytes).await.ok()?;
                 }
                 Reply::Hang(gone) => {
