@@ -17,12 +17,20 @@ pub(crate) struct LogArguments {
         long,
         env = "BINGO_LOG_LEVEL",
         default_value = "info",
-        value_name = "LEVEL"
+        value_name = "LEVEL",
+        value_parser = level
     )]
     log_level: String,
     /// How a line is written; default: text on a terminal, json elsewhere
     #[arg(long, env = "BINGO_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+}
+
+fn level(text: &str) -> Result<String, String> {
+    match chassis::logs::level_fault(text) {
+        Some((why, help)) => Err(format!("{why}; {help}")),
+        None => Ok(text.to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]

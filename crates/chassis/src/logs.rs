@@ -66,16 +66,9 @@ fn append(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// The filter of a level. A word that is no level would be taken for the name of a module, and all
-/// else silenced.
-fn filter(level: &str) -> Result<EnvFilter, Failure> {
-    let wrong = |why: String| {
-        Failure::configuration(
-            format!("read the log level `{level}`"),
-            why,
-            "use error, warn, info, debug or trace, or directives such as info,gateway=debug",
-        )
-    };
+/// What is wrong with a level, and what to write instead; `None` where nothing is. A word that is no
+/// level would be taken for the name of a module, and all else silenced.
+pub fn level_fault(level: &str) -> Option<(String, &'static str)> {
     let words = level
         .split(',')
         .filter(|directive| !directive.contains(['=', '[']));
@@ -83,10 +76,24 @@ fn filter(level: &str) -> Result<EnvFilter, Failure> {
         // The parser takes an empty word for `error`.
         let parsed = word.trim().parse::<tracing::level_filters::LevelFilter>();
         if word.trim().is_empty() || parsed.is_err() {
-            return Err(wrong(format!("`{word}` is no level")));
+            return Some((format!("`{word}` is no level"), LEVEL_HELP));
         }
     }
-    EnvFilter::try_new(level).map_err(|error| wrong(error.to_string()))
+    let error = EnvFilter::try_new(level).err()?;
+    Some((error.to_string(), LEVEL_HELP))
+}
+
+const LEVEL_HELP: &str =
+    "use error, warn, info, debug or trace, or directives such as info,gateway=debug";
+
+fn filter(level: &str) -> Result<EnvFilter, Failure> {
+    let wrong = |why: String| {
+        Failure::configuration(format!("read the log level `{level}`"), why, LEVEL_HELP)
+    };
+    match level_fault(level) {
+        Some((why, _)) => Err(wrong(why)),
+        None => EnvFilter::try_new(level).map_err(|error| wrong(error.to_string())),
+    }
 }
 
 /// Starts logging for the whole process; call once. Returns the handle to reopen the file with,
