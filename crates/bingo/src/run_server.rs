@@ -40,38 +40,33 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         let log_file = logs.file.clone();
         logs.reopen_on_hangup()?;
         let shutdown = runtime::shutdown_on_signals()?;
-        tokio::select! {
-            started = node::slow_start(&config.faults) => started?,
-            () = shutdown.requested() => return Ok(Exit::Done),
-        }
-        let sockets = sockets(&config, inherited)?;
         let fast = config.faults.slow_start.is_none();
-        greet(
-            &arguments.configuration,
-            &sockets.api,
-            log_file.as_ref(),
-            fast,
-        )?;
+        let admin = config.admin_listen;
+        let admin = admin.map(|address| open(address, "--admin-listen"));
+        let address = config.listen.unwrap_or_else(|| default_address(&config));
+        let sockets = node::Sockets {
+            admin: admin.transpose()?,
+            api: move || {
+                let api = api(address, inherited)?;
+                let configuration = &arguments.configuration;
+                greet(configuration, &api.listener, log_file.as_ref(), fast)?;
+                Ok(api)
+            },
+        };
         node::run(config, sockets, shutdown).await?;
         Ok(Exit::Done)
     })
 }
 
-/// The node's sockets, listening. Inside the runtime, because a slow start comes before them.
-fn sockets(config: &Config, inherited: Vec<InheritedListener>) -> Result<node::Sockets, Failure> {
-    let admin = config.admin_listen;
-    let admin = admin.map(|address| open(address, "--admin-listen"));
+/// The listener for clients: handed down, or opened here.
+fn api(address: SocketAddr, inherited: Vec<InheritedListener>) -> Result<node::Api, Failure> {
     let handed_down = inherited.into_iter().next();
-    Ok(node::Sockets {
+    Ok(node::Api {
         inherited: handed_down.is_some(),
-        api: match handed_down {
+        listener: match handed_down {
             Some(inherited) => inherited.listener,
-            None => open(
-                config.listen.unwrap_or_else(|| default_address(config)),
-                "--listen",
-            )?,
+            None => open(address, "--listen")?,
         },
-        admin: admin.transpose()?,
     })
 }
 

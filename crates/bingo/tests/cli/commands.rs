@@ -94,7 +94,7 @@ fn wrong_usage_ends_with_2_and_says_what_to_write_instead() {
         (["completion"].as_slice(), "write bingo completion <SHELL>"),
         (
             ["run_server", "--lisen", "x"].as_slice(),
-            "'--listen' exists",
+            "exists: '--listen'",
         ),
         (
             ["run_server", "--listen", "nowhere"].as_slice(),
@@ -204,6 +204,33 @@ fn an_unreachable_database_names_each_host_and_each_answer() {
         "help: check that PostgreSQL runs there",
     ] {
         assert!(result.stderr.contains(part), "{part}: {}", result.stderr);
+    }
+}
+
+#[test]
+fn a_server_without_its_database_says_so_at_once_and_once() {
+    let folder = Folder::new("absent");
+    let text = "student_email: a@b.c\ndrain_delay: 0s\npostgres_cluster:\n  hosts:\n  \
+                - {address: 127.0.0.1, port: 1}\n";
+    let config = folder.write("config.yaml", text);
+    let log = folder.path("main.log");
+    let begun = std::time::Instant::now();
+    let node = Node::start(
+        &["--config", &config, "--log-file", log.to_str().unwrap()],
+        &[],
+    );
+    let told = || std::fs::read_to_string(&log).unwrap();
+    while !told().contains("\"WARN\"") {
+        assert!(begun.elapsed().as_secs() < 5, "{}", told());
+        std::thread::yield_now();
+    }
+    let (_, stderr) = node.end();
+    let lines: Vec<&str> = stderr.lines().filter(|l| l.contains("WARN")).collect();
+    let [line] = lines[..] else {
+        panic!("{stderr}");
+    };
+    for part in ["the database is away", "127.0.0.1:1: ", "refused"] {
+        assert!(line.contains(part), "{part}: {line}");
     }
 }
 
