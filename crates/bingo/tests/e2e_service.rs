@@ -236,7 +236,7 @@ async fn load(installation: &Installation, end: Instant) -> Vec<Asked> {
             Asked {
                 sent,
                 took,
-                status: answer.status,
+                status: answer.status.as_u16(),
                 retry_after: answer.header("retry-after").to_owned(),
             }
         });
