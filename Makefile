@@ -30,6 +30,7 @@ lint: ## format, lints, dependencies, tidiness; no PostgreSQL needed
 	@.ci/prepare rust lints compiler
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings
+	cargo clippy --locked -p chassis -p bingo --features otel --all-targets --profile ci -- -D warnings
 	@.ci/deny
 	cargo test --locked --profile ci -p bingo --test tidy
 

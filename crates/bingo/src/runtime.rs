@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use chassis::logs::{Format, Settings};
+use chassis::traces::Traces;
 use chassis::{Failure, Shutdown};
 
 /// Flags about logs, shared by the long-running subcommands.
@@ -40,8 +41,12 @@ enum LogFormat {
 }
 
 impl LogArguments {
-    /// Starts logging; `file` is used where the flag names none.
-    pub(crate) fn start(&self, file: Option<PathBuf>) -> Result<Logs, Failure> {
+    /// Starts logging; `file` is used where the flag names none; spans go to `traces`.
+    pub(crate) fn start(
+        &self,
+        file: Option<PathBuf>,
+        traces: Option<Traces>,
+    ) -> Result<Logs, Failure> {
         let format = match self.log_format {
             Some(LogFormat::Json) => Format::Json,
             Some(LogFormat::Text) => Format::Text,
@@ -56,6 +61,7 @@ impl LogArguments {
             format,
             level,
             file: file.clone(),
+            traces,
         })?;
         Ok(Logs { file, reopen })
     }

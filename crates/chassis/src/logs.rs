@@ -15,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Failure;
+use crate::traces::Traces;
 
 /// How a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Settings {
     pub level: String,
     /// Appended to, beside stderr.
     pub file: Option<PathBuf>,
+    /// Where spans are sent as well.
+    pub traces: Option<Traces>,
 }
 
 /// A log file that can be opened anew after it was renamed (rotation).
@@ -105,6 +108,8 @@ pub fn start(settings: &Settings) -> Result<Option<Reopen>, Failure> {
         file: reopen.clone(),
     };
     let registry = tracing_subscriber::registry().with(filter);
+    #[cfg(feature = "otel")]
+    let registry = registry.with(settings.traces.as_ref().map(Traces::layer));
     let result = match settings.format {
         Format::Json => registry
             .with(
