@@ -31,6 +31,16 @@ impl Lines {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
+
+    /// The first line with this text, once there is one.
+    async fn find(&self, part: &str) -> String {
+        let find = async || {
+            let text = self.text();
+            let line = text.lines().find(|line| line.contains(part));
+            line.map(str::to_owned)
+        };
+        until(find, Option::is_some).await.unwrap()
+    }
 }
 
 /// Requests whose paths, queries, headers, bodies and answers hold canaries.
@@ -113,14 +123,7 @@ async fn customers_stay_out_of_the_log_and_requests_are_found_by_their_id() {
         slow.headers_mut().insert(name, value.parse().unwrap());
     }
     node.send(slow).await;
-    let find = async || {
-        let text = lines.text();
-        let line = text
-            .lines()
-            .find(|line| line.contains("GET request was slow"));
-        line.map(str::to_owned)
-    };
-    let line = until(find, Option::is_some).await.unwrap();
+    let line = lines.find("GET request was slow").await;
     for part in [
         " INFO ",
         "slow-one",
@@ -132,13 +135,7 @@ async fn customers_stay_out_of_the_log_and_requests_are_found_by_their_id() {
         assert!(line.contains(part), "{part}: {line}");
     }
     ask_slowly(&server, &node).await;
-    let find = async || {
-        let text = lines.text();
-        text.lines()
-            .find(|line| line.contains("slow query"))
-            .map(str::to_owned)
-    };
-    let line = until(find, Option::is_some).await.unwrap();
+    let line = lines.find("slow query").await;
     for part in [
         " INFO ",
         "slow-query",
