@@ -20,7 +20,7 @@ down: ## stops the installation; ARGS=--purge removes its data too
 	$(BINGO) down $(ARGS)
 
 test: ## everything that must hold: format, lints, all tests
-	@.ci/prepare rust lints compiler postgres
+	@.ci/prepare rust lints compiler postgres pgbouncer
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings
 	@.ci/deny
@@ -30,6 +30,7 @@ lint: ## format, lints, dependencies, tidiness; no PostgreSQL needed
 	@.ci/prepare rust lints compiler
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings
+	cargo clippy --locked -p chassis -p bingo --features otel --all-targets --profile ci -- -D warnings
 	@.ci/deny
 	cargo test --locked --profile ci -p bingo --test tidy
 

@@ -5,12 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chassis::{Exit, Failure};
-use storage::PostgresCluster;
 
 use crate::output;
-
-/// Read by hand and not by clap: a URL in the environment may hold a password, one in a flag not.
-const POSTGRES_URL: &str = "BINGO_POSTGRES_URL";
+use crate::postgres_url::PostgresUrl;
 
 /// Flags of every subcommand that reads the service's configuration.
 #[derive(clap::Args)]
@@ -26,8 +23,8 @@ pub(crate) struct ConfigurationFile {
     /// E-mail that gives the port and the log folder [default: student_email in the file]
     #[arg(long, env = "BINGO_STUDENT_EMAIL", value_name = "EMAIL", value_parser = email)]
     student_email: Option<String>,
-    /// Database instead of the file's: hosts, user, password, name together. Without a password in
-    /// it; in the environment it may have one [env: BINGO_POSTGRES_URL]
+    /// Database instead of the file's: hosts, user, password, name together. The flag may hold no
+    /// password, the variable may; BINGO_POSTGRES_PASSWORD goes before it [env: BINGO_POSTGRES_URL]
     #[arg(long, value_name = "URL")]
     postgres_url: Option<String>,
 }
@@ -45,7 +42,7 @@ impl ConfigurationFile {
         if let Some(email) = &self.student_email {
             config.student_email.clone_from(email);
         }
-        if let Some(url) = self.url()? {
+        if let Some(url) = PostgresUrl::given(self.postgres_url.as_deref())? {
             config.postgres_cluster = url.lay_over(config.postgres_cluster);
         }
         Ok(config)
@@ -57,69 +54,19 @@ impl ConfigurationFile {
         match self.config.exists() {
             true => "let this user read it, or name another with --config".to_owned(),
             false => format!(
-                "write one with `bingo print_default_config > {path}`, or name another with --config"
+                "write one with `{}bingo print_default_config > {path}`, or name another with --config",
+                self.folder()
             ),
         }
     }
 
-    fn url(&self) -> Result<Option<Url>, Failure> {
-        if let Some(text) = &self.postgres_url {
-            let url = Url::parse("--postgres-url", text)?;
-            return match url.cluster.password {
-                None => Ok(Some(url)),
-                Some(_) => Err(Failure::new(
-                    Exit::Usage,
-                    "read --postgres-url",
-                    "it holds a password, and every user of this machine may see the arguments",
-                    format!(
-                        "give the URL in {POSTGRES_URL}, or the password in \
-                         BINGO_POSTGRES_PASSWORD or in the file of ?passfile=PATH"
-                    ),
-                )),
-            };
-        }
-        match std::env::var(POSTGRES_URL) {
-            Ok(text) if !text.is_empty() => Url::parse(POSTGRES_URL, &text).map(Some),
-            _ => Ok(None),
-        }
-    }
-}
-
-/// A database that replaces the file's.
-struct Url {
-    cluster: PostgresCluster,
-    names_ssl_mode: bool,
-}
-
-impl Url {
-    /// The text is not shown: it may hold a password.
-    fn parse(source: &str, text: &str) -> Result<Self, Failure> {
-        let cluster = PostgresCluster::from_url(text).map_err(|error| {
-            let why = chassis::failure::chain(&error);
-            Failure::configuration(format!("read {source}"), why, error.remedy())
-        })?;
-        Ok(Self {
-            cluster,
-            names_ssl_mode: text.contains("sslmode="),
-        })
-    }
-
-    /// What the URL says, and of the file what it does not say. A password goes with its user, so the
-    /// file's is not used; encryption that the file asks for is not given up in silence.
-    fn lay_over(self, file: PostgresCluster) -> PostgresCluster {
-        let url = self.cluster;
-        PostgresCluster {
-            ssl_mode: match self.names_ssl_mode {
-                true => url.ssl_mode,
-                false => file.ssl_mode,
-            },
-            ssl_root_cert: url.ssl_root_cert.or(file.ssl_root_cert),
-            ssl_cert: url.ssl_cert.or(file.ssl_cert),
-            ssl_key: url.ssl_key.or(file.ssl_key),
-            prepared_statements: file.prepared_statements,
-            use_closest_node: file.use_closest_node,
-            max_replica_lag: file.max_replica_lag,
-            ..url
+    /// What makes the file's folder, where it is missing.
+    fn folder(&self) -> String {
+        match self.config.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() && !folder.exists() => {
+                format!("mkdir -p {} && ", folder.display())
+            }
+            _ => String::new(),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let Arguments { place, shape, json } = arguments;
     let layout = place.layout()?;
-    let options = shape.options();
+    let options = shape.options()?;
     let running = local::status::read(&layout).state != local::status::State::Stopped;
     let checks = doctor::examine(&Subject {
         layout: &layout,

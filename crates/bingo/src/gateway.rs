@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let path = arguments.config.unwrap_or_default();
     let config = read(&path)?;
-    let logs = arguments.logs.start(None)?;
+    let logs = arguments.logs.start(None, None)?;
     let (admin, public): (Vec<_>, Vec<_>) = inherited
         .into_iter()
         .partition(|inherited| inherited.name == ADMIN);

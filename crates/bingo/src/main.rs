@@ -10,6 +10,7 @@ mod gateway;
 mod load;
 mod log_file;
 mod output;
+mod postgres_url;
 mod prepare_db;
 mod reference;
 mod run_server;
@@ -17,14 +18,13 @@ mod runtime;
 mod status;
 mod supervise;
 mod up;
+mod usage;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use command_line::Arguments;
-
 fn main() -> ExitCode {
-    let exit = command_line::dispatch(Arguments::parse()).unwrap_or_else(|failure| {
+    let exit = usage::parse().and_then(command_line::dispatch);
+    let exit = exit.unwrap_or_else(|failure| {
         eprintln!("{failure}");
         failure.exit
     });

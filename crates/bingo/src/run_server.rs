@@ -4,6 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use chassis::sockets::InheritedListener;
+use chassis::traces::Traces;
 use chassis::{Exit, Failure};
 use node::Config;
 
@@ -21,6 +22,10 @@ pub(crate) struct Arguments {
     allow_root: bool,
     #[command(flatten)]
     logs: LogArguments,
+    /// Collector to send traces to, by OTLP over HTTP, like http://127.0.0.1:4318; needs a binary built
+    /// with the feature otel [default: none]
+    #[arg(long, env = "BINGO_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
@@ -29,49 +34,51 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let mut config = arguments.configuration.read()?;
     arguments.serving.lay_over(&mut config);
     let (log_file, warning) = log_file::of_email(&config.student_email);
-    let logs = arguments.logs.start(log_file)?;
+    let endpoint = arguments.otlp_endpoint.as_deref();
+    let traces = endpoint.map(|endpoint| Traces::start(endpoint, "bingo-node"));
+    let traces = traces.transpose()?;
+    let logs = arguments.logs.start(log_file, traces.clone())?;
     for message in warning.iter().flat_map(|failure| &failure.messages) {
         tracing::warn!("{}: {}; {}", message.attempted, message.why, message.help);
     }
     if config.student_email == node::DEFAULT_EMAIL {
         tracing::warn!("You are using the default student_email");
     }
-    runtime::run(async move {
+    let result = runtime::run(async move {
         let log_file = logs.file.clone();
         logs.reopen_on_hangup()?;
         let shutdown = runtime::shutdown_on_signals()?;
-        tokio::select! {
-            started = node::slow_start(&config.faults) => started?,
-            () = shutdown.requested() => return Ok(Exit::Done),
-        }
-        let sockets = sockets(&config, inherited)?;
         let fast = config.faults.slow_start.is_none();
-        greet(
-            &arguments.configuration,
-            &sockets.api,
-            log_file.as_ref(),
-            fast,
-        )?;
+        let admin = config.admin_listen;
+        let admin = admin.map(|address| open(address, "--admin-listen"));
+        let address = config.listen.unwrap_or_else(|| default_address(&config));
+        let sockets = node::Sockets {
+            admin: admin.transpose()?,
+            api: move || {
+                let api = api(address, inherited)?;
+                let configuration = &arguments.configuration;
+                greet(configuration, &api.listener, log_file.as_ref(), fast)?;
+                Ok(api)
+            },
+        };
         node::run(config, sockets, shutdown).await?;
         Ok(Exit::Done)
-    })
+    });
+    if let Some(traces) = &traces {
+        traces.finish();
+    }
+    result
 }
 
-/// The node's sockets, listening. Inside the runtime, because a slow start comes before them.
-fn sockets(config: &Config, inherited: Vec<InheritedListener>) -> Result<node::Sockets, Failure> {
-    let admin = config.admin_listen;
-    let admin = admin.map(|address| open(address, "--admin-listen"));
+/// The listener for clients: handed down, or opened here.
+fn api(address: SocketAddr, inherited: Vec<InheritedListener>) -> Result<node::Api, Failure> {
     let handed_down = inherited.into_iter().next();
-    Ok(node::Sockets {
+    Ok(node::Api {
         inherited: handed_down.is_some(),
-        api: match handed_down {
+        listener: match handed_down {
             Some(inherited) => inherited.listener,
-            None => open(
-                config.listen.unwrap_or_else(|| default_address(config)),
-                "--listen",
-            )?,
+            None => open(address, "--listen")?,
         },
-        admin: admin.transpose()?,
     })
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use chassis::logs::{Format, Settings};
+use chassis::traces::Traces;
 use chassis::{Failure, Shutdown};
 
 /// Flags about logs, shared by the long-running subcommands.
@@ -17,12 +18,20 @@ pub(crate) struct LogArguments {
         long,
         env = "BINGO_LOG_LEVEL",
         default_value = "info",
-        value_name = "LEVEL"
+        value_name = "LEVEL",
+        value_parser = level
     )]
     log_level: String,
     /// How a line is written; default: text on a terminal, json elsewhere
     #[arg(long, env = "BINGO_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
+}
+
+fn level(text: &str) -> Result<String, String> {
+    match chassis::logs::level_fault(text) {
+        Some((why, help)) => Err(format!("{why}; {help}")),
+        None => Ok(text.to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -32,8 +41,12 @@ enum LogFormat {
 }
 
 impl LogArguments {
-    /// Starts logging; `file` is used where the flag names none.
-    pub(crate) fn start(&self, file: Option<PathBuf>) -> Result<Logs, Failure> {
+    /// Starts logging; `file` is used where the flag names none; spans go to `traces`.
+    pub(crate) fn start(
+        &self,
+        file: Option<PathBuf>,
+        traces: Option<Traces>,
+    ) -> Result<Logs, Failure> {
         let format = match self.log_format {
             Some(LogFormat::Json) => Format::Json,
             Some(LogFormat::Text) => Format::Text,
@@ -48,6 +61,7 @@ impl LogArguments {
             format,
             level,
             file: file.clone(),
+            traces,
         })?;
         Ok(Logs { file, reopen })
     }

@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Some(path) => Config::read(path)?,
         None => Config::for_command(arguments.command),
     };
-    arguments.logs.start(None)?;
+    arguments.logs.start(None, None)?;
     runtime::run(async move {
         let switches = Switches::on_signals().map_err(runtime::no_runtime)?;
         if arguments.until_stdin_closes {

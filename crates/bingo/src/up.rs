@@ -8,6 +8,7 @@ use chassis::config::parse_duration;
 use chassis::{Exit, Failure};
 use local::{Layout, Options, up};
 
+use crate::postgres_url::PostgresUrl;
 use crate::runtime;
 
 /// Flags that name an installation.
@@ -67,13 +68,9 @@ pub(crate) struct Shape {
     #[arg(long, value_name = "NAME",
           value_parser = clap::builder::NonEmptyStringValueParser::new())]
     user: Option<String>,
-    /// An existing database: filled or adopted, never stopped or dropped
-    #[arg(
-        long,
-        env = "BINGO_POSTGRES_URL",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
+    /// An existing database: filled or adopted, never stopped or dropped. The flag may hold no
+    /// password, the variable may; BINGO_POSTGRES_PASSWORD goes before it [env: BINGO_POSTGRES_URL]
+    #[arg(long, value_name = "URL")]
     postgres_url: Option<String>,
     /// Faults that the nodes reproduce, to show that they are survived
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = FAULTS)]
@@ -87,7 +84,17 @@ pub(crate) struct Shape {
 const FAULTS: [&str; 5] = ["vendor", "operation", "rps_limit", "slow_start", "lifetime"];
 
 impl Shape {
-    pub(crate) fn options(&self) -> Options {
+    /// The existing database that was named.
+    fn database(&self) -> Result<Option<PostgresUrl>, Failure> {
+        PostgresUrl::given(self.postgres_url.as_deref())
+    }
+
+    /// Fails on a database that cannot be meant.
+    pub(crate) fn options(&self) -> Result<Options, Failure> {
+        Ok(self.options_with(self.database()?.as_ref()))
+    }
+
+    fn options_with(&self, database: Option<&PostgresUrl>) -> Options {
         Options {
             bind: if self.bind.is_empty() {
                 loopback()
@@ -104,7 +111,7 @@ impl Shape {
             sessions: self.sessions,
             seed: self.seed,
             user: self.user.clone(),
-            postgres_url: self.postgres_url.as_deref().map(local::mask_url),
+            postgres_url: database.map(|url| local::mask_url(&url.text)),
             faults: self.faults.clone(),
             postgres_bin: self
                 .postgres_bin
@@ -185,11 +192,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
             "give --customers and --movies above 0, or --sessions 0",
         ));
     }
-    let existing = shape.postgres_url.as_deref().map(existing).transpose()?;
+    let database = shape.database()?;
     let request = up::Request {
         layout: place.layout()?,
-        options: shape.options(),
-        existing,
+        options: shape.options_with(database.as_ref()),
+        existing: database.map(existing).transpose()?,
         detach,
         timeout,
         json,
@@ -202,24 +209,22 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
 }
 
 /// The nodes' configuration block for an existing database, and its password apart.
-fn existing(url: &str) -> Result<up::Existing, Failure> {
-    let attempted = format!("use the database {}", local::mask_url(url));
-    let failed = |why: String| {
-        let help = "write it as postgresql://user:password@host:5432/database";
-        Failure::configuration(attempted.clone(), why, help)
-    };
-    let cluster = storage::PostgresCluster::from_url(url).map_err(|e| failed(e.to_string()))?;
+fn existing(database: PostgresUrl) -> Result<up::Existing, Failure> {
+    let PostgresUrl { text: url, cluster } = database;
+    let attempted = format!("use the database {}", local::mask_url(&url));
+    let failed = |why: String, help: String| Failure::configuration(attempted.clone(), why, help);
     let password = match cluster.hosts.first() {
         Some(host) => cluster
             .password(host)
-            .map_err(|error| failed(error.to_string()))?,
+            .map_err(|error| failed(chassis::failure::chain(&error), error.remedy()))?,
         None => None,
     };
-    let block = serde_json::to_value(&cluster).map_err(|error| failed(error.to_string()))?;
+    let block = serde_json::to_value(&cluster)
+        .map_err(|error| failed(error.to_string(), "report this".to_owned()))?;
     Ok(up::Existing {
         cluster: block,
         password,
-        url: url.to_owned(),
+        url,
     })
 }
 

@@ -8,4 +8,5 @@ mod cli {
     mod reference;
     mod rig;
     mod secrets;
+    mod traces;
 }

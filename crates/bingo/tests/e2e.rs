@@ -387,24 +387,26 @@ async fn missing_postgresql_is_named_with_the_command_that_installs_it() {
 async fn a_refused_login_is_told_at_once_and_not_held_against_the_next_up() {
     let server = private_postgres::TestServer::start().unwrap();
     let mut installation = Installation::new("login", Rows::tiny());
-    let url = server.url();
-    let wrong = url.replace(server.password(), "not-the-password");
-    let result = installation.run(&["up", "--detach", "--postgres-url", &wrong]);
+    let wrong = server.url().replace(server.password(), "not-the-password");
+    installation.set_variable("BINGO_POSTGRES_URL", &wrong);
+    let result = installation.run(&["up", "--detach"]);
     assert_eq!(result.code, 64, "{}", result.stderr);
     assert!(
         result.stderr.contains("log in to the database"),
         "{}",
         result.stderr
     );
-    installation.up(&["--detach", "--postgres-url", &url]).await;
+    // It goes before the password of the URL.
+    installation.set_variable("BINGO_POSTGRES_PASSWORD", server.password());
+    installation.up(&["--detach"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_existing_database_is_filled_and_never_stopped() {
     let server = private_postgres::TestServer::start().unwrap();
     let mut installation = Installation::new("existing", ROWS);
-    let url = server.url();
-    installation.up(&["--detach", "--postgres-url", &url]).await;
+    installation.set_variable("BINGO_POSTGRES_URL", &server.url());
+    installation.up(&["--detach"]).await;
     assert_eq!(
         http::get(&installation.url("/api/movie/1"))
             .await

@@ -197,6 +197,93 @@ async fn a_client_that_leaves_the_gateway_cancels_its_query_within_a_second() {
     lock.wait().unwrap();
 }
 
+/// A request of the load: when it was sent, how long its answer took, and which it was.
+struct Asked {
+    sent: Instant,
+    took: Duration,
+    status: u16,
+    retry_after: String,
+}
+
+/// 120 requests a second, reads and keyed writes, until the end; each one's outcome.
+async fn load(installation: &Installation, end: Instant) -> Vec<Asked> {
+    let body = r#"{"start_time":"2021-12-09T16:12:52Z","customer_id":1,"movie_id":1}"#;
+    let mut all = tokio::task::JoinSet::new();
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / 120);
+    for number in 0_u32.. {
+        tick.tick().await;
+        let sent = Instant::now();
+        if sent >= end {
+            break;
+        }
+        let (method, path) = match number % 4 {
+            0 => ("GET", "/api/movie/1"),
+            1 => ("GET", "/api/session/7"),
+            2 => ("GET", "/db_dummy"),
+            _ => ("POST", "/api/session"),
+        };
+        let mut request = Request::new(method.parse().unwrap(), &installation.url(path))
+            .timeout(Duration::from_secs(30));
+        if method == "POST" {
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_owned());
+        }
+        all.spawn(async move {
+            let answer = request.send().await;
+            let took = sent.elapsed();
+            let answer = answer.unwrap_or_else(|error| panic!("{path} after {took:?}: {error}"));
+            Asked {
+                sent,
+                took,
+                status: answer.status.as_u16(),
+                retry_after: answer.header("retry-after").to_owned(),
+            }
+        });
+    }
+    all.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgresql_that_is_stopped_for_ten_seconds_under_load_costs_waiting_and_503_alone() {
+    let mut server = private_postgres::TestServer::start().unwrap();
+    let mut installation = Installation::new("stopped", Rows::tiny());
+    installation.set_variable("BINGO_POSTGRES_URL", &server.url());
+    installation.up(&["--detach"]).await;
+    let pids = installation.pids();
+    let begun = Instant::now();
+    let asked = async { load(&installation, begun + Duration::from_secs(15)).await };
+    let outage = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        server.stop();
+        std::thread::sleep(Duration::from_secs(10));
+        server.restart().unwrap();
+        (server, Instant::now())
+    });
+    let (asked, outage) = tokio::join!(asked, outage);
+    let (_server, back) = outage.unwrap();
+
+    let (mut waited, mut refused) = (0, 0);
+    for one in &asked {
+        // 20 s are the deadline of a request.
+        assert!(one.took < Duration::from_secs(20), "{:?}", one.took);
+        match one.status {
+            200 | 201 => waited += u32::from(one.took > Duration::from_secs(1)),
+            503 => {
+                assert_eq!(one.retry_after, "1");
+                assert!(one.sent < back, "refused {:?} after it", one.sent - back);
+                refused += 1;
+            }
+            other => panic!("{other} after {:?}", one.took),
+        }
+    }
+    println!("{} asked, {waited} waited, {refused} refused", asked.len());
+    assert!(waited > 100, "{waited} waited, {refused} refused");
+    let later = asked.iter().filter(|one| one.sent > back).count();
+    assert!(later > 100, "{later}");
+    assert_eq!(installation.pids(), pids, "something was restarted");
+}
+
 /// `bingo run_server` without a database, with faults. Dropped, it is killed.
 struct Server {
     child: Child,
@@ -362,7 +449,8 @@ async fn processes_started_together_die_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_start_serves_late_and_earns_no_reward() {
     let begun = Instant::now();
-    let slow = Server::start("slow", "slow_start", "faults:\n  slow_start: 1s\n");
+    let section = "faults:\n  slow_start: 1s\n";
+    let slow = Server::start("slow", "rps_limit,slow_start,operation", section);
     assert!(begun.elapsed() >= Duration::from_secs(1));
     assert!(
         slow.greeting.starts_with("My congratulations."),
@@ -370,6 +458,10 @@ async fn a_slow_start_serves_late_and_earns_no_reward() {
         slow.greeting
     );
     assert!(!slow.greeting.contains("figure out why"));
+    let stderr = slow.stderr();
+    let warned = stderr.find("on purpose: rps_limit, slow_start, operation");
+    let waited = stderr.find("nothing is served for 1s");
+    assert!(warned.is_some() && warned < waited, "{stderr}");
     let ping = http::get(&format!("http://{}/ping", slow.address))
         .await
         .unwrap();

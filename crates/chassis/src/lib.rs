@@ -1,5 +1,5 @@
-//! What every process of ours does, whatever its role: configuration, logs, metrics, sockets,
-//! shutdown, exit codes, backoff. It knows no role: a word like "node" or "movie" has no place here.
+//! What every process of ours does, whatever its role: configuration, logs, traces, metrics,
+//! sockets, shutdown, exit codes, backoff. It knows no role: a word like "node" or "movie" has no place here.
 
 pub mod backoff;
 pub mod config;
@@ -10,6 +10,7 @@ pub mod notify;
 pub mod random;
 pub mod shutdown;
 pub mod sockets;
+pub mod traces;
 
 pub use failure::{Exit, Failure};
 pub use shutdown::Shutdown;

@@ -15,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Failure;
+use crate::traces::Traces;
 
 /// How a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Settings {
     pub level: String,
     /// Appended to, beside stderr.
     pub file: Option<PathBuf>,
+    /// Where spans are sent as well.
+    pub traces: Option<Traces>,
 }
 
 /// A log file that can be opened anew after it was renamed (rotation).
@@ -66,16 +69,9 @@ fn append(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// The filter of a level. A word that is no level would be taken for the name of a module, and all
-/// else silenced.
-fn filter(level: &str) -> Result<EnvFilter, Failure> {
-    let wrong = |why: String| {
-        Failure::configuration(
-            format!("read the log level `{level}`"),
-            why,
-            "use error, warn, info, debug or trace, or directives such as info,gateway=debug",
-        )
-    };
+/// What is wrong with a level, and what to write instead; `None` where nothing is. A word that is no
+/// level would be taken for the name of a module, and all else silenced.
+pub fn level_fault(level: &str) -> Option<(String, &'static str)> {
     let words = level
         .split(',')
         .filter(|directive| !directive.contains(['=', '[']));
@@ -83,10 +79,24 @@ fn filter(level: &str) -> Result<EnvFilter, Failure> {
         // The parser takes an empty word for `error`.
         let parsed = word.trim().parse::<tracing::level_filters::LevelFilter>();
         if word.trim().is_empty() || parsed.is_err() {
-            return Err(wrong(format!("`{word}` is no level")));
+            return Some((format!("`{word}` is no level"), LEVEL_HELP));
         }
     }
-    EnvFilter::try_new(level).map_err(|error| wrong(error.to_string()))
+    let error = EnvFilter::try_new(level).err()?;
+    Some((error.to_string(), LEVEL_HELP))
+}
+
+const LEVEL_HELP: &str =
+    "use error, warn, info, debug or trace, or directives such as info,gateway=debug";
+
+fn filter(level: &str) -> Result<EnvFilter, Failure> {
+    let wrong = |why: String| {
+        Failure::configuration(format!("read the log level `{level}`"), why, LEVEL_HELP)
+    };
+    match level_fault(level) {
+        Some((why, _)) => Err(wrong(why)),
+        None => EnvFilter::try_new(level).map_err(|error| wrong(error.to_string())),
+    }
 }
 
 /// Starts logging for the whole process; call once. Returns the handle to reopen the file with,
@@ -98,6 +108,8 @@ pub fn start(settings: &Settings) -> Result<Option<Reopen>, Failure> {
         file: reopen.clone(),
     };
     let registry = tracing_subscriber::registry().with(filter);
+    #[cfg(feature = "otel")]
+    let registry = registry.with(settings.traces.as_ref().map(Traces::layer));
     let result = match settings.format {
         Format::Json => registry
             .with(

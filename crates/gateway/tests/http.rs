@@ -21,6 +21,8 @@ routes:
 - {methods: [GET], path: /ping}
 ";
 
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 async fn node_and_gateway() -> (Upstream, Gateway) {
     let node = Upstream::start(|seen| ok(&format!("{} {}", seen.method, seen.body.len()))).await;
     let gateway = Gateway::start(&[&node], ROUTES);
@@ -51,6 +53,8 @@ async fn a_node_learns_about_the_client_and_nothing_of_its_connection() {
         ("proxy-authorization", "x"),
         ("x-forwarded-for", "203.0.113.9"),
         ("accept", "text/plain"),
+        ("traceparent", TRACEPARENT),
+        ("tracestate", "vendor=a"),
     ];
     gateway
         .client()
@@ -68,6 +72,8 @@ async fn a_node_learns_about_the_client_and_nothing_of_its_connection() {
         ("connection", "te"),
         ("te", "trailers"),
         ("accept", "text/plain"),
+        ("traceparent", TRACEPARENT),
+        ("tracestate", "vendor=a"),
         ("x-forwarded-for", "203.0.113.9, 127.0.0.1"),
         (
             "forwarded",

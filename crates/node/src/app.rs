@@ -1,7 +1,7 @@
 //! What the handlers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use chassis::Failure;
 use storage::Storage;
@@ -20,8 +20,13 @@ pub(crate) struct App {
     pub(crate) storage: Storage,
     pub(crate) metrics: NodeMetrics,
     pub(crate) faults: Arc<Faults>,
-    draining: AtomicBool,
+    phase: AtomicU8,
 }
+
+/// Nothing is served yet (the fault `slow_start`).
+const STARTING: u8 = 0;
+const SERVING: u8 = 1;
+const DRAINING: u8 = 2;
 
 impl App {
     /// Must be called inside a tokio runtime; waits for nothing.
@@ -41,16 +46,25 @@ impl App {
             storage,
             metrics: NodeMetrics::new(&faults.each()),
             faults,
-            draining: AtomicBool::new(false),
+            phase: AtomicU8::new(STARTING),
         }))
+    }
+
+    /// From now on clients are served.
+    pub(crate) fn serve(&self) {
+        self.phase.store(SERVING, Ordering::Relaxed);
     }
 
     /// From now on probes are told to look elsewhere.
     pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.phase.store(DRAINING, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_starting(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == STARTING
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.phase.load(Ordering::Relaxed) == DRAINING
     }
 }

@@ -83,6 +83,13 @@ pub struct Limits {
     #[serde(with = "chassis::config::duration")]
     #[schemars(schema_with = "chassis::config::duration::schema", extend("x-min" = "10ms", "x-max" = "1h"))]
     pub deadline: Duration,
+    /// How long a request waits for a database that is away, or for one of the connections to it;
+    /// then 503. Bounded by nine tenths of the request's own time, so that the answer reaches the
+    /// client. Too low: clients see a failover of a few seconds; too high: they wait for nothing, and
+    /// their requests hold memory here.
+    #[serde(with = "chassis::config::duration")]
+    #[schemars(schema_with = "chassis::config::duration::schema", extend("x-min" = "10ms", "x-max" = "1h"))]
+    pub database_wait: Duration,
     /// How long the next 64 KiB of a list may wait for the database or for the client; then the
     /// body is broken off.
     #[serde(with = "chassis::config::duration")]
@@ -122,6 +129,7 @@ impl Default for Limits {
             body_bytes_max: 64 * 1024,
             body_timeout: Duration::from_secs(10),
             deadline: Duration::from_secs(20),
+            database_wait: storage::deadline::DEFAULT_PATIENCE,
             stall_timeout: Duration::from_secs(20),
             receive_rate_min: 32 * 1024,
         }

@@ -13,8 +13,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::header::{CACHE_CONTROL, CONNECTION, HeaderName};
-use http::{HeaderMap, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tracing::Instrument;
 
 use crate::app::App;
@@ -38,7 +38,8 @@ pub(crate) async fn envelope(
     let request_id = request_id(request.headers());
     let path = request.uri().path().to_owned();
     let limit = time_limit(request.headers(), app.config.limits.deadline);
-    let mut observation = Observation::start(&app, &request, route(&request), &request_id);
+    let route = route(&request);
+    let mut observation = Observation::start(&app, &request, route, &request_id);
 
     let answer = async {
         match app.faults.admit(&path).await {
@@ -46,7 +47,8 @@ pub(crate) async fn envelope(
             Err(instead) => *instead,
         }
     };
-    let answer = storage::deadline::until(Instant::now() + patience(limit), answer);
+    let until = Instant::now() + patience(limit, app.config.limits.database_wait);
+    let answer = storage::deadline::until(until, answer);
     let answer = AssertUnwindSafe(answer)
         .catch_unwind()
         .instrument(observation.span.clone());
@@ -63,9 +65,16 @@ pub(crate) async fn envelope(
         let made = problem.clone().into_response();
         response.headers_mut().extend(made.headers().clone());
         observation.fail(&problem);
+        if problem.is_of_absence() && Instant::now() >= until {
+            app.metrics.limit_hit("database_wait");
+        }
     }
 
+    let is_wrong_method = response.status() == StatusCode::METHOD_NOT_ALLOWED;
     let headers = response.headers_mut();
+    if is_wrong_method && let Some(methods) = allow(route) {
+        headers.insert(ALLOW, methods);
+    }
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
@@ -79,8 +88,22 @@ pub(crate) async fn envelope(
 
 /// How long a request waits for a database that is away: so much less than it may take altogether,
 /// that 503 and its `Retry-After` reach the client before the limit.
-fn patience(limit: Duration) -> Duration {
-    limit.mul_f64(0.9)
+fn patience(limit: Duration, database_wait: Duration) -> Duration {
+    limit.mul_f64(0.9).min(database_wait)
+}
+
+/// The methods of a route, spelt as gateways spell them (RFC 9110 section 10.2.1). Axum, which would
+/// leave out the blanks, keeps a header that is there.
+fn allow(route: &str) -> Option<HeaderValue> {
+    let (_, methods) = ROUTES
+        .into_iter()
+        .find(|(template, _)| *template == route)?;
+    let with_head = |method: &&'static str| match *method {
+        "GET" => vec!["GET", "HEAD"],
+        other => vec![other],
+    };
+    let methods: Vec<&str> = methods.iter().flat_map(with_head).collect();
+    HeaderValue::try_from(methods.join(", ")).ok()
 }
 
 /// The problem that a handler answered, or one in its place where axum refused the request.

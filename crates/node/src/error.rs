@@ -15,6 +15,9 @@ use crate::json::write_string;
 /// Seconds after which a client may ask again while the database is away.
 const RETRY_AFTER_SECONDS: &str = "1";
 
+/// The slug where the database is away.
+const AWAY: &str = "database-unavailable";
+
 /// A refusal or a failure, as RFC 9457 section 3 has it. `type` is `/problems/<slug>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -80,9 +83,7 @@ impl Problem {
                 "method-not-allowed",
                 "the header Allow names the methods of this path",
             ),
-            StatusCode::URI_TOO_LONG => {
-                Self::new(status, "address-too-long", "send a shorter address")
-            }
+            StatusCode::URI_TOO_LONG => Self::new(status, "uri-too-long", "send a shorter address"),
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::new(
                 status,
                 "head-too-large",
@@ -90,6 +91,11 @@ impl Problem {
             ),
             status => Self::new(status, "bad-request", "the request cannot be understood"),
         }
+    }
+
+    /// Whether the database is away.
+    pub(crate) fn is_of_absence(&self) -> bool {
+        self.slug == AWAY
     }
 
     /// The JSON body; `instance` is the path that was asked for.
@@ -136,7 +142,7 @@ impl From<storage::Error> for Problem {
         let code = error.code().map(|code| code.code().to_owned());
         let problem = match code.as_deref() {
             _ if error.is_unavailable() => Self::unavailable(
-                "database-unavailable",
+                AWAY,
                 "the database is away or overloaded; send the request again",
             ),
             Some(code) if NOT_PREPARED.contains(&code) => Self::unavailable(

@@ -25,9 +25,9 @@ mod server;
 mod texts;
 
 pub use config::{Config, Limits, masked_yaml};
-pub use faults::{FaultNames, FaultSettings, Lifetime, slow_start};
+pub use faults::{FaultNames, FaultSettings, Lifetime};
 pub use identity::{DEFAULT_EMAIL, log_folder_of, port_of};
 pub use node_metrics::example as metrics_example;
 pub use openapi::document as openapi_document;
-pub use run::{Sockets, run};
+pub use run::{Api, Sockets, run};
 pub use texts::startup_text;

@@ -64,8 +64,12 @@ impl Wanted {
         asked: Asked,
         method: &Method,
     ) -> Result<Self, Problem> {
-        let Query(query) =
-            asked.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+        let Query(query) = asked.map_err(|_| {
+            Problem::bad_request(
+                "the query is limit=N and cursor=C, each at most once, with %XX for what may not \
+                     stand in an address",
+            )
+        })?;
         let limit = query.limit.map(|text| {
             text.parse()
                 .ok()

@@ -59,6 +59,14 @@ impl Observation {
         if !is_probe {
             app.metrics.http.active.inc();
         }
+        let header = |name| request.headers().get(name)?.to_str().ok();
+        let span = tracing::info_span!(
+            "request",
+            request_id = request_id.to_str().unwrap_or_default(),
+            route,
+            trace_id = trace_id(request.headers()),
+        );
+        chassis::traces::join(&span, header("traceparent"), header("tracestate"));
         Self {
             app: app.clone(),
             labels: RequestLabels {
@@ -67,12 +75,7 @@ impl Observation {
                 http_response_status_code: CLIENT_LEFT,
                 network_protocol_version: version_label(request.version()),
             },
-            span: tracing::info_span!(
-                "request",
-                request_id = request_id.to_str().unwrap_or_default(),
-                route,
-                trace_id = trace_id(request.headers()),
-            ),
+            span,
             start: Instant::now(),
             cause: None,
             complete: false,
@@ -111,6 +114,7 @@ impl Drop for Observation {
             _ => "was answered",
         };
         let (duration, cause) = (elapsed.as_secs_f64(), self.cause.as_deref());
+        chassis::traces::answered(&self.span, method, status);
         let _inside = self.span.enter();
         if is_slow || (failed && !self.is_probe) {
             tracing::info!(status, duration, cause, "{method} request {what}");

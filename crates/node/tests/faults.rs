@@ -111,3 +111,28 @@ async fn without_the_fault_every_operation_is_answered() {
     }
     assert_eq!(node.get("/ping").await.body, "pong");
 }
+
+#[tokio::test]
+async fn a_node_that_starts_slowly_tells_its_faults_from_the_start_and_ends_when_told() {
+    let mut faults = FaultSettings::default();
+    faults.enable(&"vendor".parse().unwrap());
+    let node = with(faults);
+    let mut admin = connect(node.admin).await.unwrap();
+    let mut ask = async |path| {
+        let sent = admin.send_request(request(Method::GET, path));
+        whole(sent.await.unwrap()).await
+    };
+    let metrics = ask("/metrics").await.body;
+    for fault in ["rps_limit", "slow_start", "lifetime", "operation"] {
+        let line = format!("bingo_fault_enabled{{fault=\"{fault}\"}} 1");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+    let health = ask("/health").await;
+    assert_eq!(
+        (health.status.as_u16(), health.body.as_str()),
+        (500, "I feel bad")
+    );
+    assert_eq!(health.header("bingo-state"), "");
+    node.shutdown.request();
+    node.running.await.unwrap().unwrap();
+}

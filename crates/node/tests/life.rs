@@ -53,12 +53,28 @@ async fn a_node_without_a_database_serves_at_once_and_says_what_is_missing() {
 #[tokio::test]
 async fn a_node_serves_again_when_its_database_is_back() {
     let mut server = database().await;
-    let node = Node::start(config(&server));
+    let node = Node::start(Config {
+        limits: Limits {
+            database_wait: Duration::from_millis(400),
+            ..Limits::default()
+        },
+        ..config(&server)
+    });
     assert_eq!(node.get("/api/movie/1").await.status, StatusCode::OK);
     server.stop();
-    assert_eq!(
-        node.get("/api/movie/1").await.problem(503),
-        "database-unavailable"
+    let asked = Instant::now();
+    let answer = node.get("/api/movie/1").await;
+    assert_eq!(answer.problem(503), "database-unavailable");
+    assert_eq!(answer.header("retry-after"), "1");
+    // The limit for the database and not the one for the whole request.
+    let waited = asked.elapsed();
+    assert!((400..5_000).contains(&waited.as_millis()), "{waited:?}");
+    let mut admin = connect(node.admin).await.unwrap();
+    let metrics = admin.send_request(request(Method::GET, "/metrics"));
+    let metrics = whole(metrics.await.unwrap()).await.body;
+    assert!(
+        metrics.contains("bingo_limit_hits_total{limit=\"database_wait\"} 1"),
+        "{metrics}"
     );
     server.restart().unwrap();
     until(

@@ -3,12 +3,14 @@
 
 mod fixture;
 
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fixture::{Node, config, database, json, psql, request, until};
 use http::Method;
 use node::Config;
+use private_postgres::{Binaries, TestServer};
 
 /// Lines that were logged by the whole process.
 #[derive(Clone, Default)]
@@ -28,6 +30,16 @@ impl std::io::Write for Lines {
 impl Lines {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The first line with this text, once there is one.
+    async fn find(&self, part: &str) -> String {
+        let find = async || {
+            let text = self.text();
+            let line = text.lines().find(|line| line.contains(part));
+            line.map(str::to_owned)
+        };
+        until(find, Option::is_some).await.unwrap()
     }
 }
 
@@ -54,6 +66,25 @@ async fn ask_with_canaries(node: &Node) {
         node.send(json("/api/session", body, &[("idempotency-key", "canary")]))
             .await;
     }
+}
+
+/// A point read that waits for a lock for more than a second.
+async fn ask_slowly(server: &TestServer, node: &Node) {
+    let url = server.url();
+    let lock = std::thread::spawn(move || {
+        let sql = "BEGIN; LOCK TABLE movies IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(1.5)";
+        let psql = Binaries::find(None).unwrap().program("psql");
+        let done = Command::new(psql).args(["-Xqc", sql]).arg(url).output();
+        assert!(done.unwrap().status.success());
+    });
+    let held = "SELECT count(*) FROM pg_locks \
+        WHERE granted AND mode = 'AccessExclusiveLock' AND relation = 'movies'::regclass";
+    until(async || psql(server, held), |count| count.trim() == "1").await;
+    let mut slow = request(Method::GET, "/api/movie/1");
+    slow.headers_mut()
+        .insert("x-request-id", "slow-query".parse().unwrap());
+    assert_eq!(node.send(slow).await.status, 200);
+    lock.join().unwrap();
 }
 
 #[tokio::test]
@@ -92,14 +123,7 @@ async fn customers_stay_out_of_the_log_and_requests_are_found_by_their_id() {
         slow.headers_mut().insert(name, value.parse().unwrap());
     }
     node.send(slow).await;
-    let find = async || {
-        let text = lines.text();
-        let line = text
-            .lines()
-            .find(|line| line.contains("GET request was slow"));
-        line.map(str::to_owned)
-    };
-    let line = until(find, Option::is_some).await.unwrap();
+    let line = lines.find("GET request was slow").await;
     for part in [
         " INFO ",
         "slow-one",
@@ -107,6 +131,18 @@ async fn customers_stay_out_of_the_log_and_requests_are_found_by_their_id() {
         "status=200",
         "duration=1.",
         trace,
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    ask_slowly(&server, &node).await;
+    let line = lines.find("slow query").await;
+    for part in [
+        " INFO ",
+        "slow-query",
+        "route=\"/api/movie/{id}\"",
+        "cause=\"read a movie\"",
+        "duration=1.",
+        "waited=",
     ] {
         assert!(line.contains(part), "{part}: {line}");
     }

@@ -96,7 +96,7 @@ async fn an_operation_is_repeated_with_the_nodes_name_and_clock() {
     let huge = format!("{{\"operation\": 1{}}}", " ".repeat(70_000));
     assert_eq!(
         node.post("/operation", &huge).await.problem(413),
-        "too-large"
+        "body-too-large"
     );
 }
 
@@ -192,6 +192,7 @@ async fn wrong_ids_limits_paths_and_methods_are_problems() {
         ] {
             let answer = node.get(&format!("/api/{resource}?{query}")).await;
             assert_eq!(answer.problem(400), "bad-request", "{query}");
+            assert!(answer.body.contains("limit"), "{}", answer.body);
         }
     }
     assert_eq!(
@@ -205,10 +206,10 @@ async fn wrong_ids_limits_paths_and_methods_are_problems() {
     assert_eq!(node.get("/nowhere").await.problem(404), "not-found");
     assert_eq!(node.get("/metrics").await.problem(404), "not-found");
     for (method, path, allow) in [
-        (Method::POST, "/ping", "GET,HEAD"),
+        (Method::POST, "/ping", "GET, HEAD"),
         (Method::GET, "/operation", "POST"),
-        (Method::PUT, "/api/session", "GET,HEAD,POST"),
-        (Method::PATCH, "/api/session/1", "GET,HEAD,DELETE"),
+        (Method::PUT, "/api/session", "GET, HEAD, POST"),
+        (Method::PATCH, "/api/session/1", "GET, HEAD, DELETE"),
     ] {
         let answer = node.send(request(method, path)).await;
         assert_eq!(answer.problem(405), "method-not-allowed");
@@ -273,6 +274,27 @@ async fn a_session_that_cannot_be_stored_says_why() {
             "bad-request"
         );
     }
+    for (body, fault) in [
+        ("[]", "it is a list"),
+        ("{", "it is no JSON"),
+        (
+            &BODY.replace('}', ",\"seat\":1}"),
+            "`seat` is none of its members",
+        ),
+        (
+            &BODY.replace("100", "\"100\""),
+            "`customer_id` is an integer",
+        ),
+    ] {
+        let told = node.post("/api/session", body).await.json();
+        let detail = told["detail"].as_str().unwrap();
+        assert!(detail.contains(fault), "{body}: {detail}");
+    }
+    let more = node.post("/operation", r#"{"operation":1,"more":1}"#).await;
+    assert!(more.body.contains("`more` is none"), "{}", more.body);
+    let leap = BODY.replace("16:12:52.059188", "16:12:60");
+    let stored = node.post("/api/session", &leap).await.json();
+    assert_eq!(stored["start_time"], "2021-12-09T16:13:00.000000Z");
     let unknown = BODY.replace("100", "100000");
     assert_eq!(
         node.post("/api/session", &unknown).await.problem(422),
@@ -283,7 +305,7 @@ async fn a_session_that_cannot_be_stored_says_why() {
     let huge = BODY.replace('}', &format!("{}}}", " ".repeat(70_000)));
     assert_eq!(
         node.post("/api/session", &huge).await.problem(413),
-        "too-large"
+        "body-too-large"
     );
     for key in ["", &"k".repeat(256)] {
         let keyed = json("/api/session", BODY, &[("idempotency-key", key)]);

@@ -80,6 +80,8 @@ struct View {
     lost: Vec<bool>,
     /// Every server refuses us: waiting will not help.
     is_hopeless: bool,
+    /// Each server was looked at, or tried to be.
+    is_complete: bool,
 }
 
 impl View {
@@ -88,6 +90,11 @@ impl View {
             Need::Primary => self.choice.primary.as_slice(),
             Need::Reader => &self.choice.readers,
         }
+    }
+
+    /// Reads, writes or both have nobody to ask.
+    fn is_absent(&self) -> bool {
+        self.is_complete && (self.choice.primary.is_none() || self.choice.readers.is_empty())
     }
 
     fn is_lost(&self, host: usize) -> bool {
@@ -269,11 +276,27 @@ impl Hosts {
                 .collect(),
             is_hopeless: answers
                 .all(|answer| answer.as_ref().is_some_and(|answer| answer.is_refusal)),
+            is_complete: !known.sights.contains(&Sight::Unknown),
         };
         self.view.send_replace(Arc::new(view));
     }
 
-    fn unreachable(&self) -> Error {
+    /// Returns once reads, writes or both have nobody to ask.
+    pub(crate) async fn absent(&self) {
+        self.until(View::is_absent).await;
+    }
+
+    /// Returns once reads and writes have somebody to ask.
+    pub(crate) async fn present(&self) {
+        self.until(|view| !view.is_absent()).await;
+    }
+
+    pub(crate) fn has_reader(&self) -> bool {
+        !self.view.borrow().choice.readers.is_empty()
+    }
+
+    /// What each server answered last.
+    pub(crate) fn unreachable(&self) -> Error {
         let known = self.known();
         let answers = self.servers.iter().zip(&known.answers).zip(&known.sights);
         let attempts = answers.map(|((server, answer), sight)| Attempt {

@@ -16,6 +16,7 @@ mod pooler;
 mod purge;
 mod queries;
 mod records;
+mod tell;
 mod tls;
 mod url;
 mod watch;

@@ -10,6 +10,9 @@ use crate::hosts::{Hosts, Need};
 use crate::writes::Writes;
 use crate::{Error, Storage};
 
+/// Between two purges of one process. Too low: questions for nothing; too high: keys are kept for longer
+/// than their day by as much.
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 const BATCH_ROWS: i64 = 1000;
 /// Between two batches: others write as well.
 const BATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -33,6 +36,23 @@ impl Storage {
     /// process is at it.
     pub async fn purge_keys(&self) -> Result<u64, Error> {
         purge(self.hosts()).await
+    }
+}
+
+/// Purges at once, for a process may not live until its second turn, and then now and then, until the
+/// task is ended.
+pub(crate) async fn purge_now_and_then(hosts: Arc<Hosts>) {
+    loop {
+        match purge(&hosts).await {
+            Ok(gone) => tracing::debug!(gone, "old idempotency keys were removed"),
+            // That the database is away is said elsewhere, and the next turn comes.
+            Err(error) if error.is_unavailable() => {}
+            Err(error) => {
+                let error = chassis::failure::chain(&error);
+                tracing::warn!(%error, "old idempotency keys are not removed");
+            }
+        }
+        tokio::time::sleep(PURGE_INTERVAL).await;
     }
 }
 

@@ -19,7 +19,7 @@ use crate::observed::Observed;
 use crate::pool::{Class, Parameters, Pool, Preparer, Query};
 use crate::records::{Customer, Found, Movie, Record, Session};
 use crate::writes::Writes;
-use crate::{Error, PostgresCluster, watch};
+use crate::{Error, PostgresCluster, purge, tell, watch};
 
 /// The longest list (contract.md section 3).
 pub const LIST_ROWS_MAX: u32 = 100_000;
@@ -57,6 +57,8 @@ impl Storage {
             background.spawn(watch::watch(hosts.clone(), host));
         }
         background.spawn(warm(hosts.clone()));
+        background.spawn(purge::purge_now_and_then(hosts.clone()));
+        background.spawn(tell::tell_of_absence(hosts.clone()));
         Ok(Self(Arc::new(Inner {
             hosts,
             _background: background,
@@ -199,8 +201,8 @@ impl<R: Record> List<R> {
     }
 }
 
-/// Makes the first connections, so that the first requests need not. A failure is said once and left
-/// to the first request.
+/// Makes the first connections, so that the first requests need not. A failure is left to them; that
+/// the database is away is said by `tell`.
 async fn warm(hosts: Arc<Hosts>) {
     let (points, lists, writes, pauses) = tokio::join!(
         warm_class::<Points>(&hosts, Need::Reader),
@@ -208,9 +210,12 @@ async fn warm(hosts: Arc<Hosts>) {
         warm_class::<Writes>(&hosts, Need::Primary),
         warm_class::<Pauses>(&hosts, Need::Reader)
     );
-    if let Err(error) = points.and(lists).and(writes).and(pauses) {
-        let error = chassis::failure::chain(&error);
-        tracing::warn!(%error, "the database could not be reached at start");
+    let result = points.and(lists).and(writes).and(pauses);
+    if let Err(error) = result.as_ref()
+        && !error.is_unavailable()
+    {
+        let error = chassis::failure::chain(error);
+        tracing::warn!(%error, "the database cannot be used as it is");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Through PgBouncer in transaction mode, where consecutive statements reach different sessions of the
-//! server. Needs apt's pgbouncer; where there is none, the tests say so and pass.
+//! server. Needs apt's pgbouncer, which `make test` installs where it may; where there is none the tests
+//! pass without having tested anything, and `.ci/prepare` warns of that.
 
 mod queries_fixture;
 
@@ -29,7 +30,7 @@ impl Bouncer {
     /// hands all the time.
     fn start(server: &TestServer) -> Option<Self> {
         if !Path::new(PROGRAM).exists() {
-            eprintln!("skipped: {PROGRAM} is not installed (apt-get install pgbouncer)");
+            eprintln!("SKIPPED: {PROGRAM} is not installed: sudo apt-get install pgbouncer");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ mod queries_fixture;
 use std::time::{Duration, Instant};
 
 use queries_fixture::{Fixture, PATIENCE, client, session};
-use storage::{Created, Deleted, IdempotencyKey, NewSession};
+use storage::{Created, Deleted, IdempotencyKey, NewSession, PostgresCluster, Storage};
 use tokio_postgres::NoTls;
 
 fn key<'a>(key: &'a str, request_hash: &'a [u8]) -> Option<IdempotencyKey<'a>> {
@@ -295,4 +295,38 @@ async fn connections_to_a_server_that_takes_no_writes_any_more_are_given_up() {
         assert!(Instant::now() < deadline);
     }
     assert_ne!(fixture.number(connections).await, before);
+}
+
+#[tokio::test]
+async fn keys_older_than_a_day_are_removed_in_batches_and_younger_ones_kept() {
+    let fixture = Fixture::start().await;
+    let storage = &fixture.storage;
+    let young = storage.create_session(session(), key("young", b"h")).await;
+    young.unwrap();
+    // More than two batches, and one at the edge.
+    let old = "INSERT INTO idempotency_keys (key, request_hash, status, body, created_at) \
+        SELECT 'old ' || i, 'h'::bytea, 204, '', now() - interval '25 hours' \
+        FROM generate_series(1, 2500) AS i \
+        UNION ALL SELECT 'edge', 'h'::bytea, 204, '', now() - interval '23 hours'";
+    fixture.sql.batch_execute(old).await.unwrap();
+    assert_eq!(storage.purge_keys().await.unwrap(), 2500);
+    let kept = "SELECT count(*) FROM idempotency_keys WHERE key IN ('young', 'edge')";
+    assert_eq!(fixture.number(kept).await, 2);
+    assert_eq!(storage.purge_keys().await.unwrap(), 0);
+    // A key that was removed is free again.
+    let again = storage.create_session(session(), key("old 1", b"other"));
+    assert!(matches!(again.await.unwrap(), Created::Stored { .. }));
+}
+
+#[tokio::test]
+async fn a_process_that_starts_removes_old_keys_by_itself() {
+    let fixture = Fixture::start().await;
+    let old = "INSERT INTO idempotency_keys (key, request_hash, status, body, created_at) \
+        VALUES ('old', 'h', 204, '', now() - interval '25 hours')";
+    fixture.sql.batch_execute(old).await.unwrap();
+    let cluster = PostgresCluster::from_url(&fixture.server.url()).unwrap();
+    let _storage = Storage::open(&cluster).unwrap();
+    fixture
+        .until("SELECT count(*) FROM idempotency_keys", 0)
+        .await;
 }

@@ -46,7 +46,8 @@ pub(super) fn page() -> String {
          one of `us`, `ms`, `s`,\n`m`, `h`; sizes a number and one of `B`, `KiB`, `MiB`, `GiB`.\n\n\
          The password of the database is taken from `BINGO_POSTGRES_PASSWORD`, `password_file`, \
          `passfile`,\n`password`, `~/.pgpass`, in this order. `--postgres-url` or `BINGO_POSTGRES_URL` replace hosts, \
-         user,\npassword and database of the file together.\n",
+         user,\npassword and database of the file together; the password of such a URL then stands in the \
+         place of\n`password`. Only the variable may hold one: in an argument it is refused.\n",
     );
     for ((_, name, what), (schema_name, schema)) in FILES.into_iter().zip(schemas()) {
         page.push_str(&format!(

@@ -16,6 +16,14 @@ pub(super) fn page() -> String {
          as\n`GET /docs`: shapes, headers and examples stand there. `HEAD` is answered wherever `GET` \
          is. Every\nerror is a problem (RFC 9457) with `type`, `title`, `status`, `detail`, \
          `instance`.\n\n\
+         Bodies are JSON objects with the members that are documented and no others: an unknown, missing \
+         or\nrepeated one is 400. `POST /api/session` wants `Content-Type: application/json` (else 415); \
+         `POST\n/operation` looks at no media type, for `curl -d` sends a form's.\n\n\
+         `Bingo-Timeout-Ms: N` leaves a node N milliseconds for the answer, where that is less than its \
+         own\n`limits.deadline` (20 s); then 504. A gateway sends it with what is left of the route's \
+         deadline, and puts\nits own in the place of a client's: it is of use to who asks a node \
+         directly. Where the database is away a\nrequest waits for it, `limits.database_wait` (10 s) and \
+         nine tenths of its time at most, and then gets 503\nwith `Retry-After`.\n\n\
          | call | what | parameters | answers |\n|---|---|---|---|\n",
     );
     let paths = document.get("paths").and_then(Json::as_object);

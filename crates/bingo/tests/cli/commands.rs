@@ -86,17 +86,73 @@ fn each_of_five_shells_gets_a_script_that_names_the_commands() {
 }
 
 #[test]
-fn wrong_usage_ends_with_2() {
-    for arguments in [
-        ["frobnicate"].as_slice(),
-        ["version", "--loud"].as_slice(),
-        ["run_server", "--listen", "nowhere"].as_slice(),
-        ["print_current_config", "--student-email", "nobody"].as_slice(),
+fn wrong_usage_ends_with_2_and_says_what_to_write_instead() {
+    for (arguments, help) in [
+        (["frobnicate"].as_slice(), "`bingo --help` says"),
+        (["version", "--loud"].as_slice(), "`bingo version --help`"),
+        (["completion", "tcsh"].as_slice(), "one of bash, elvish"),
+        (["completion"].as_slice(), "write bingo completion <SHELL>"),
+        (
+            ["run_server", "--lisen", "x"].as_slice(),
+            "exists: '--listen'",
+        ),
+        (
+            ["run_server", "--listen", "nowhere"].as_slice(),
+            "`bingo run_server --help`",
+        ),
+        (
+            ["run_server", "--log-level", "loud"].as_slice(),
+            "`bingo run_server --help`",
+        ),
+        (
+            ["print_current_config", "--student-email", "nobody"].as_slice(),
+            "`bingo print_current_config --help`",
+        ),
     ] {
         let result = bingo(arguments);
         assert_eq!(result.code, 2, "{arguments:?}: {}", result.stderr);
-        assert!(result.stderr.starts_with("error: "), "{}", result.stderr);
+        let lines: Vec<&str> = result.stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "{}", result.stderr);
+        assert!(
+            lines[0].starts_with("error: read the command line: "),
+            "{}",
+            lines[0]
+        );
+        assert!(
+            lines[1].starts_with("help: ") && lines[1].contains(help),
+            "{}",
+            lines[1]
+        );
     }
+}
+
+#[test]
+fn wrong_variables_are_a_wrong_environment_and_all_named_in_one_run() {
+    let environment = [
+        ("BINGO_LISTEN", "nowhere"),
+        ("BINGO_FAULTS", "operations"),
+        ("BINGO_LOG_LEVEL", "loud"),
+        ("BINGO_LOG_FORMAT", "xml"),
+        ("BINGO_STUDENT_EMAIL", "nobody"),
+        ("BINGO_ADMIN_LISTEN", ""),
+    ];
+    let result = bingo_with(&["run_server"], &environment);
+    assert_eq!(result.code, 64, "{}", result.stderr);
+    let lines: Vec<&str> = result.stderr.lines().collect();
+    assert_eq!(lines.len(), 2 * environment.len(), "{}", result.stderr);
+    for (variable, _) in environment {
+        let at = lines
+            .iter()
+            .position(|line| line.starts_with(&format!("error: read {variable}: ")))
+            .unwrap_or_else(|| panic!("{variable}: {}", result.stderr));
+        let remedy = format!("correct {variable} or unset it");
+        assert!(lines[at + 1].ends_with(&remedy), "{}", lines[at + 1]);
+    }
+    // A flag goes before its variable, whatever stands in that.
+    let flag = ["run_server", "--allow-root", "--listen", "x"];
+    let result = bingo_with(&flag, &[("BINGO_LISTEN", "y")]);
+    assert_eq!(result.code, 2, "{}", result.stderr);
+    assert!(!result.stderr.contains("BINGO_LISTEN"), "{}", result.stderr);
 }
 
 #[test]
@@ -124,7 +180,8 @@ fn a_missing_configuration_names_its_path_and_the_command_that_writes_one() {
         assert_eq!(result.code, 64);
         for part in [
             "error: read the configuration /nonexistent/config.yaml: No such file",
-            "help: write one with `bingo print_default_config > /nonexistent/config.yaml`",
+            "help: write one with `mkdir -p /nonexistent && \
+             bingo print_default_config > /nonexistent/config.yaml`",
         ] {
             assert!(result.stderr.contains(part), "{}", result.stderr);
         }
@@ -147,6 +204,33 @@ fn an_unreachable_database_names_each_host_and_each_answer() {
         "help: check that PostgreSQL runs there",
     ] {
         assert!(result.stderr.contains(part), "{part}: {}", result.stderr);
+    }
+}
+
+#[test]
+fn a_server_without_its_database_says_so_at_once_and_once() {
+    let folder = Folder::new("absent");
+    let text = "student_email: a@b.c\ndrain_delay: 0s\npostgres_cluster:\n  hosts:\n  \
+                - {address: 127.0.0.1, port: 1}\n";
+    let config = folder.write("config.yaml", text);
+    let log = folder.path("main.log");
+    let begun = std::time::Instant::now();
+    let node = Node::start(
+        &["--config", &config, "--log-file", log.to_str().unwrap()],
+        &[],
+    );
+    let told = || std::fs::read_to_string(&log).unwrap();
+    while !told().contains("\"WARN\"") {
+        assert!(begun.elapsed().as_secs() < 5, "{}", told());
+        std::thread::yield_now();
+    }
+    let (_, stderr) = node.end();
+    let lines: Vec<&str> = stderr.lines().filter(|l| l.contains("WARN")).collect();
+    let [line] = lines[..] else {
+        panic!("{stderr}");
+    };
+    for part in ["the database is away", "127.0.0.1:1: ", "refused"] {
+        assert!(line.contains(part), "{part}: {line}");
     }
 }
 

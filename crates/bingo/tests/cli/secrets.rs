@@ -165,12 +165,25 @@ async fn refused_passwords_and_faulty_files_show_none_either() {
         seen.add(path, http::get(&url).await.unwrap().text());
     }
     seen.add("stderr of run_server", node.end().1);
-    let flag = bingo_with(&["print_current_config", "--postgres-url", &url], &[]);
-    assert_ne!(
-        flag.code, 0,
-        "a password must not stand among the arguments"
-    );
-    seen.add("--postgres-url", flag.all());
+    let parameter = format!("postgresql://bingo@127.0.0.1:{port}/bingo?password={IN_URL}");
+    for command in [
+        current.as_slice(),
+        ["run_server", "--allow-root", "--config", &config].as_slice(),
+        prepare.as_slice(),
+        ["up", "--detach", "--dir", "/nonexistent"].as_slice(),
+        ["doctor", "--dir", "/nonexistent"].as_slice(),
+    ] {
+        for url in [&url, &parameter] {
+            let arguments = [command, &["--postgres-url", url]].concat();
+            // A password elsewhere changes nothing: this one was already seen.
+            let flag = bingo_with(&arguments, &[("BINGO_POSTGRES_PASSWORD", IN_VARIABLE)]);
+            assert_eq!(flag.code, 2, "{command:?}: {}", flag.stderr);
+            for part in ["BINGO_POSTGRES_URL", "BINGO_POSTGRES_PASSWORD", "passfile"] {
+                assert!(flag.stderr.contains(part), "{part}: {}", flag.stderr);
+            }
+            seen.add("--postgres-url", flag.all());
+        }
+    }
     for text in [
         format!("postgres_cluster:\n  pasword: {IN_FILE}\n"),
         format!("postgres_cluster:\n  password: [{IN_FILE}]\n"),

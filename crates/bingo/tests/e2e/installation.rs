@@ -79,6 +79,8 @@ pub(crate) struct Installation {
     http_port: u16,
     admin_port: u16,
     flags: Vec<String>,
+    /// Of the commands' environment, beside our own.
+    variables: Vec<(String, String)>,
 }
 
 impl Installation {
@@ -98,7 +100,13 @@ impl Installation {
             http_port,
             admin_port,
             flags: Vec::new(),
+            variables: Vec::new(),
         }
+    }
+
+    /// Puts a variable into the environment of every later command.
+    pub(crate) fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -174,6 +182,7 @@ impl Installation {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(arguments).arg("--dir").arg(self.folder());
+        command.envs(self.variables.iter().cloned());
         if matches!(arguments, ["up" | "doctor", ..]) {
             let Rows {
                 customers,

@@ -1,7 +1,7 @@
 //! The vendor's faults, on request (contract.md section 5): an installation that claims to survive
 //! them must be able to prove it. All of them are in this module, all are off unless asked for, and
-//! the rest of the node meets them in four places: before its listener (`slow_start`), at its start
-//! (`Faults::start`), before each request (`Faults::admit`) and in `POST /operation`
+//! the rest of the node meets them in four places: at its start (`Faults::start`), before its listener
+//! (`Faults::slow_start`), before each request (`Faults::admit`) and in `POST /operation`
 //! (`Faults::operation`).
 //!
 //! - `settings`: what can be asked for, in the configuration and with `--faults`.
@@ -60,7 +60,7 @@ impl Faults {
         }
     }
 
-    /// Warns of what is on, and lets the lifetime run. Must be called inside a tokio runtime.
+    /// Warns of all that is on, before any of it is felt, and lets the lifetime run. Must be called inside a tokio runtime.
     pub(crate) fn start(self: &Arc<Self>) {
         let names = self.settings.names();
         if !names.is_empty() {
@@ -81,6 +81,34 @@ impl Faults {
             tokio::time::sleep(fate.after).await;
             faults.die(fate.way);
         });
+    }
+
+    /// The vendor's slow start: before anything is served, a request to an address that never answers
+    /// has to time out. The address is one of our own, so that no packet leaves the machine. Returns
+    /// at once where the fault is off. Safe to drop.
+    pub(crate) async fn slow_start(&self) -> Result<(), Failure> {
+        let Some(limit) = self.settings.slow_start else {
+            return Ok(());
+        };
+        tracing::warn!(
+            "the fault slow_start: nothing is served for {}",
+            chassis::config::format_duration(limit)
+        );
+        let failed =
+            |error| Failure::run_time("start slowly", error, "turn the fault slow_start off");
+        let silent = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(failed)?;
+        let address = silent.local_addr().map_err(failed)?;
+        let request = async {
+            let mut stream = tokio::net::TcpStream::connect(address).await?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+            stream.read(&mut [0]).await
+        };
+        match tokio::time::timeout(limit, request).await {
+            Ok(answer) => answer.map(|_| ()).map_err(failed),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Lets a request through, now or later; else the answer in its place.
@@ -152,33 +180,6 @@ impl Faults {
                 std::thread::sleep(LEAK_STEP);
             }
         });
-    }
-}
-
-/// The vendor's slow start: before anything is served, a request to an address that never answers
-/// has to time out. The address is one of our own, so that no packet leaves the machine. Returns at
-/// once where the fault is off. Safe to drop.
-pub async fn slow_start(settings: &FaultSettings) -> Result<(), Failure> {
-    let Some(limit) = settings.slow_start else {
-        return Ok(());
-    };
-    tracing::warn!(
-        "the fault slow_start is on: nothing is served for {}",
-        chassis::config::format_duration(limit)
-    );
-    let failed = |error| Failure::run_time("start slowly", error, "turn the fault slow_start off");
-    let silent = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))
-        .await
-        .map_err(failed)?;
-    let address = silent.local_addr().map_err(failed)?;
-    let request = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
-        stream.read(&mut [0]).await
-    };
-    match tokio::time::timeout(limit, request).await {
-        Ok(answer) => answer.map(|_| ()).map_err(failed),
-        Err(_) => Ok(()),
     }
 }
 

@@ -38,21 +38,21 @@ const SHARED: [Shared; 14] = [
     Shared {
         name: "RequestTimeout",
         status: 408,
-        slugs: &["slow-body"],
+        slugs: &["request-timeout"],
         when: "The body did not arrive in time.",
         detail: "the body did not arrive in time",
     },
     Shared {
         name: "TooLarge",
         status: 413,
-        slugs: &["too-large"],
+        slugs: &["body-too-large"],
         when: "The body is larger than the limit.",
         detail: "the body may have 64KiB",
     },
     Shared {
         name: "AddressTooLong",
         status: 414,
-        slugs: &["address-too-long"],
+        slugs: &["uri-too-long"],
         when: "The address is longer than the limit.",
         detail: "send a shorter address",
     },
@@ -95,7 +95,7 @@ const SHARED: [Shared; 14] = [
     Shared {
         name: "BadGateway",
         status: 502,
-        slugs: &["bad-gateway"],
+        slugs: &["broken-answer"],
         when: "From a gateway alone: the node's answer broke off.",
         detail: "the node's answer broke off",
     },
@@ -107,6 +107,7 @@ const SHARED: [Shared; 14] = [
             "database-not-prepared",
             "database-busy",
             "draining",
+            "overloaded",
         ],
         when: "Not now: the database is away, or the node is about to end; or, from a gateway, too \
             much is asked at once. `Retry-After` says when to ask again.",
@@ -115,8 +116,9 @@ const SHARED: [Shared; 14] = [
     Shared {
         name: "DeadlineExceeded",
         status: 504,
-        slugs: &["deadline"],
-        when: "The answer could not be produced in time (20 s, or the gateway's remainder).",
+        slugs: &["deadline", "no-answer-in-time", "no-node-in-time"],
+        when: "The answer could not be produced in time: 20 s, or what `Bingo-Timeout-Ms` leaves; or, \
+            from a gateway, no node answered or could take the request in time.",
         detail: "the answer could not be produced within the time of the request",
     },
 ];
@@ -132,7 +134,7 @@ pub(super) fn problems() -> Value {
 /// The answers of an operation: its own, and the shared problems with these statuses, besides those
 /// that every operation may give.
 pub(super) fn with_problems(mut own: Map<String, Value>, statuses: &[u16]) -> Value {
-    const EVERYWHERE: [u16; 8] = [400, 414, 429, 431, 500, 502, 503, 504];
+    const EVERYWHERE: [u16; 9] = [400, 405, 414, 429, 431, 500, 502, 503, 504];
     for shared in &SHARED {
         if EVERYWHERE.contains(&shared.status) || statuses.contains(&shared.status) {
             let to = format!("#/components/responses/{}", shared.name);
@@ -219,7 +221,7 @@ pub(super) fn headers() -> Value {
              neither `limit` nor `cursor` was given.",
             "</api/movie?limit=2&cursor=5>; rel=\"next\"",
         ),
-        "Allow": header(true, "The methods of this path.", "GET,HEAD"),
+        "Allow": header(true, "The methods of this path.", "GET, HEAD"),
         "Retry-After": header(true, "Seconds.", "1"),
         "Bingo-State": header(false, "`draining` on a node that is about to end.", "draining"),
         "Content-Security-Policy": header(true, "The page runs nothing but its own.", "default-src 'none'"),

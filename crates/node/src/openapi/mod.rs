@@ -59,7 +59,12 @@ pub fn document() -> serde_json::Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Movies, customers and the sessions that they watch. Every answer carries \
                 `Date`, `Cache-Control` and `X-Request-Id`; every error is a problem (RFC 9457). \
-                `HEAD` is answered wherever `GET` is.",
+                `HEAD` is answered wherever `GET` is. A node has 20 s for an answer, or the milliseconds \
+                of the header `Bingo-Timeout-Ms` where those are fewer; a gateway writes that header \
+                itself, with what it has left, and a client's is not passed on. Where the database is \
+                away a request waits for it, 10 s at most, and then gets 503 with `Retry-After`. A \
+                `traceparent` and its `tracestate` (W3C Trace Context) are passed on by gateways, and \
+                the trace stands in the logs.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
@@ -137,7 +142,9 @@ mod tests {
                 assert!(names.insert(name.to_owned()), "{name} twice");
                 assert!(operation["summary"].is_string(), "{method} {path}");
                 let answers = operation["responses"].as_object().unwrap();
-                assert!(answers.contains_key("500"), "{method} {path}");
+                for status in ["405", "500", "503"] {
+                    assert!(answers.contains_key(status), "{status}: {method} {path}");
+                }
                 for (status, answer) in answers.iter().filter(|(status, _)| status.starts_with('2'))
                 {
                     assert!(

@@ -116,12 +116,13 @@ fn new_session() -> Value {
     json!({
         "type": "object",
         "required": ["start_time", "customer_id", "movie_id"],
+        "additionalProperties": false,
         "properties": {
             "start_time": {
                 "type": "string",
                 "format": "date-time",
                 "description": "RFC 3339, years 0001 to 9999, with its offset; finer than \
-                    microseconds is cut off.",
+                    microseconds is cut off, second 60 is the next minute's 0.",
             },
             "customer_id": int32(),
             "movie_id": int32(),

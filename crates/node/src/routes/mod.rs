@@ -1,5 +1,6 @@
 //! The handlers, one file per resource, and what they share.
 
+mod body;
 pub(crate) mod customer;
 pub(crate) mod dummy;
 pub(crate) mod movie;
@@ -75,7 +76,7 @@ async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Vec<u8>
         let max = chassis::config::format_size(limits.body_bytes_max);
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
+            "body-too-large",
             format!("the body may have {max}"),
         )
     };
@@ -95,7 +96,7 @@ async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Vec<u8>
             app.metrics.limit_hit("body_timeout");
             Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
-                "slow-body",
+                "request-timeout",
                 "the body did not arrive in time",
             ))
         }

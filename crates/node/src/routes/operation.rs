@@ -8,7 +8,9 @@ use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::body::{self, Member};
 use super::{here_and_now, read_body};
 use crate::app::App;
 use crate::error::Problem;
@@ -16,8 +18,28 @@ use crate::error::Problem;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Operation {
-    operation: i64,
+    operation: Number,
 }
+
+/// Of 0..2^63-1.
+#[derive(Deserialize)]
+#[serde(try_from = "i64")]
+struct Number(i64);
+
+impl TryFrom<i64> for Number {
+    type Error = &'static str;
+
+    fn try_from(value: i64) -> Result<Self, Self::Error> {
+        match value {
+            0.. => Ok(Self(value)),
+            _ => Err("it is negative"),
+        }
+    }
+}
+
+const MEMBERS: [Member; 1] = [("operation", "an integer of 0..2^63-1", |value: &Value| {
+    value.as_i64().is_some_and(|value| value >= 0)
+})];
 
 pub(crate) async fn post(
     State(app): State<Arc<App>>,
@@ -25,15 +47,11 @@ pub(crate) async fn post(
     body: Body,
 ) -> Result<Response, Problem> {
     let body = read_body(&app, &headers, body).await?;
-    match serde_json::from_slice(&body) {
-        Ok(Operation { operation }) if operation >= 0 => {
-            if let Err(instead) = app.faults.operation(operation) {
-                return Ok(*instead);
-            }
-            Ok(here_and_now(&app, &format!("\"operation\":{operation},")))
-        }
-        _ => Err(Problem::bad_request(
-            "the body is {\"operation\": n} with an integer n of 0..2^63-1",
-        )),
+    let Operation {
+        operation: Number(operation),
+    } = body::read(&body, &MEMBERS)?;
+    if let Err(instead) = app.faults.operation(operation) {
+        return Ok(*instead);
     }
+    Ok(here_and_now(&app, &format!("\"operation\":{operation},")))
 }

@@ -21,14 +21,16 @@ const STATE: HeaderName = HeaderName::from_static("bingo-state");
 const READY_LIMIT: Duration = Duration::from_secs(1);
 
 pub(crate) async fn ping(State(app): State<Arc<App>>) -> Response {
-    if !app.is_draining() {
+    if !app.is_draining() && !app.is_starting() {
         return typed_response("text/plain", texts::HEALTHY);
     }
     let mut response = typed_response("text/plain", texts::UNHEALTHY);
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    response
-        .headers_mut()
-        .insert(STATE, HeaderValue::from_static("draining"));
+    if app.is_draining() {
+        response
+            .headers_mut()
+            .insert(STATE, HeaderValue::from_static("draining"));
+    }
     response
 }
 

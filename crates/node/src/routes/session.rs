@@ -1,6 +1,7 @@
 //! `GET`, `POST` and `DELETE` of `/api/session`. Writes take an `Idempotency-Key`: a repeat with the
 //! same key gets the first answer and has no second effect.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,9 +10,11 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use storage::{Created, Deleted, IdempotencyKey, NewSession, SessionPlace, Timestamp};
 
+use super::body::{self, Member, is_int32};
 use super::{found_response, id, json_response, read_body};
 use crate::app::App;
 use crate::error::Problem;
@@ -149,18 +152,21 @@ fn request_hash(request: &str) -> [u8; 32] {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SessionBody {
     start_time: String,
     customer_id: i32,
     movie_id: i32,
 }
 
+const MEMBERS: [Member; 3] = [
+    ("start_time", "a string", Value::is_string),
+    ("customer_id", "an integer of -2^31..2^31-1", is_int32),
+    ("movie_id", "an integer of -2^31..2^31-1", is_int32),
+];
+
 fn parse(body: &[u8]) -> Result<NewSession, Problem> {
-    let body: SessionBody = serde_json::from_slice(body).map_err(|error| {
-        Problem::bad_request(format!(
-            "the body is {{\"start_time\", \"customer_id\", \"movie_id\"}}: {error}"
-        ))
-    })?;
+    let body: SessionBody = body::read(body, &MEMBERS)?;
     Ok(NewSession {
         start_time: start_time(&body.start_time).ok_or_else(|| {
             Problem::bad_request(
@@ -172,12 +178,20 @@ fn parse(body: &[u8]) -> Result<NewSession, Problem> {
     })
 }
 
-/// RFC 3339 section 5.6, years 0001 to 9999; finer than microseconds is cut off.
+/// RFC 3339 section 5.6, years 0001 to 9999; finer than microseconds is cut off. Second 60, which it
+/// allows for leap seconds, is the next minute's 0, as PostgreSQL has it (documentation, appendix B.1).
 fn start_time(text: &str) -> Option<Timestamp> {
-    let shaped = matches!(text.as_bytes().get(10), Some(b'T' | b't'))
-        && text.as_bytes().get(..4)?.iter().all(u8::is_ascii_digit)
-        && !text.contains('[');
-    let time: jiff::Timestamp = shaped.then(|| text.parse().ok())??;
+    if !is_rfc3339(text) {
+        return None;
+    }
+    let parsed: jiff::Timestamp = cut(text).parse().ok()?;
+    // The parser takes second 60 for 59.
+    let time = match text.get(17..19)? {
+        "60" => parsed
+            .checked_add(jiff::SignedDuration::from_secs(1))
+            .ok()?,
+        _ => parsed,
+    };
     let first = jiff::civil::date(1, 1, 1)
         .to_zoned(jiff::tz::TimeZone::UTC)
         .ok()?;
@@ -186,6 +200,52 @@ fn start_time(text: &str) -> Option<Timestamp> {
             Timestamp::from_unix_micros(time.as_nanosecond().div_euclid(1000).try_into().ok()?)
         })
         .flatten()
+}
+
+/// Without the digits of a second that are more than the parser takes.
+fn cut(text: &str) -> Cow<'_, str> {
+    const DIGITS_MAX: usize = 9;
+    let Some((before, rest)) = text.split_once('.') else {
+        return text.into();
+    };
+    let offset = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = rest.len() - offset.len();
+    match rest.get(..DIGITS_MAX) {
+        Some(kept) if digits > DIGITS_MAX => format!("{before}.{kept}{offset}").into(),
+        _ => text.into(),
+    }
+}
+
+/// Whether it has the shape; the parser takes more shapes than this one.
+fn is_rfc3339(text: &str) -> bool {
+    const SHAPE: &[u8] = b"0000-00-00T00:00:00";
+    let fits = |(byte, shape): (&u8, &u8)| match shape {
+        b'0' => byte.is_ascii_digit(),
+        b'T' => byte.eq_ignore_ascii_case(&b'T'),
+        _ => byte == shape,
+    };
+    let Some((local, rest)) = text.as_bytes().split_at_checked(SHAPE.len()) else {
+        return false;
+    };
+    let offset = match rest.strip_prefix(b".") {
+        Some(rest) => {
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if digits == 0 {
+                return false;
+            }
+            rest.get(digits..).unwrap_or_default()
+        }
+        None => rest,
+    };
+    let is_offset = match offset {
+        [b'Z' | b'z'] => true,
+        [b'+' | b'-', hour @ .., b':', _, _] if hour.len() == 2 => offset
+            .iter()
+            .skip(1)
+            .all(|byte| byte.is_ascii_digit() || *byte == b':'),
+        _ => false,
+    };
+    is_offset && local.iter().zip(SHAPE).all(fits)
 }
 
 #[cfg(test)]
@@ -197,9 +257,25 @@ mod tests {
         let utc = start_time("2021-12-09T16:12:52.059188Z").unwrap();
         assert_eq!(start_time("2021-12-09T19:12:52.0591889+03:00"), Some(utc));
         assert_eq!(
+            start_time("2021-12-09T16:12:52.0591889999999999Z"),
+            Some(utc)
+        );
+        assert_eq!(
             Timestamp::from_unix_micros(1_639_066_372_059_188),
             Some(utc)
         );
+    }
+
+    #[test]
+    fn second_60_is_the_next_minutes_0_as_in_postgresql() {
+        for (leap, plain) in [
+            ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+            ("2021-12-09T16:12:60.5Z", "2021-12-09T16:13:00.5Z"),
+            ("2017-01-01T02:59:60.25+03:00", "2017-01-01T00:00:00.25Z"),
+        ] {
+            assert_eq!(start_time(leap), start_time(plain), "{leap}");
+            assert!(start_time(leap).is_some(), "{leap}");
+        }
     }
 
     #[test]
@@ -212,6 +288,13 @@ mod tests {
             "0000-12-31T00:00:00Z",
             "+002021-12-09T16:12:52Z",
             "2021-12-09T16:12:52Z[UTC]",
+            "2021-12-09T1612Z",
+            "2021-12-09T16:12Z",
+            "2021-12-09T16:12:52.Z",
+            "2021-12-09T16:12:52+03",
+            "2021-12-09T16:12:52+0300",
+            "2021-12-09T16:12:52+3:000",
+            "2021-12-09T16:12:61Z",
             "",
         ] {
             assert_eq!(start_time(wrong), None, "{wrong}");
