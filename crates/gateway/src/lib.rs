@@ -6,6 +6,8 @@
 //! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry` are pure. What a reload may
 //! change is in `live`; a request keeps one such value from its head to its end.
 //!
+//! `tls` holds the certificate of all listeners and keeps it fresh, `mdns` announces its name.
+//!
 //! Left out as yet: HTTP/3, cache, admission, live configuration, hedging, spooling,
 //! suspects. They grow in `handle`, between the router and the exchange.
 #![cfg_attr(
@@ -32,6 +34,7 @@ mod hop_by_hop;
 mod intake;
 mod listener;
 mod live;
+mod mdns;
 mod metrics;
 mod nodes;
 mod pace;
@@ -43,6 +46,7 @@ mod request_id;
 mod retry;
 mod router;
 mod run;
+mod tls;
 mod upgrade;
 mod valid;
 mod worker;

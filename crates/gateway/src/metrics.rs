@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::ejection::{Reason, State};
+use crate::tls::CertificateMetrics;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
@@ -84,6 +85,7 @@ pub(crate) struct Metrics {
     attempts: Family<OutcomeLabels, Counter>,
     retries: Family<RetryLabels, Counter>,
     limit_hits: Family<LimitLabels, Counter>,
+    pub(crate) certificate: CertificateMetrics,
 }
 
 impl Metrics {
@@ -99,6 +101,7 @@ impl Metrics {
             attempts: Family::default(),
             retries: Family::default(),
             limit_hits: Family::default(),
+            certificate: CertificateMetrics::register(&mut registry),
             registry: Registry::default(),
         };
         registry.register(
@@ -232,6 +235,7 @@ pub fn example() -> String {
     node.ejected(Reason::Broken);
     metrics.retried("no_answer");
     metrics.limit_hit("connections_max");
+    metrics.certificate.example();
     chassis::metrics::encode(&metrics.registry)
 }
 

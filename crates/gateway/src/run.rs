@@ -15,9 +15,10 @@ use tokio::sync::mpsc as async_mpsc;
 use tokio::task::LocalSet;
 
 use crate::listener::{self, Listener, Open};
+use crate::tls::{Certificates, ValidTls};
 use crate::valid::Valid;
 use crate::worker::{Shared, Worker};
-use crate::{admin, probe, quic};
+use crate::{admin, mdns, probe, quic};
 
 /// Serves `listeners` until `shutdown`, then stops accepting, finishes what is open within the drain
 /// deadline and returns. Blocks; must not be called inside an async task.
@@ -33,10 +34,14 @@ pub fn run(
     admin: Vec<TcpListener>,
     shutdown: Shutdown,
 ) -> Result<(), Failure> {
+    let tls = config.tls.clone();
     let shared = Arc::new(Shared::new(&config));
     let runtime = runtime().map_err(|error| failed("start the gateway's runtime", error))?;
     // Dropped with `runtime`, at the very end: probes go on while connections drain.
     start_control(&runtime, &shared, admin)?;
+    if let Some(tls) = tls {
+        start_certificates(&runtime, &shared, &tls, &listeners)?;
+    }
 
     let (started, starts) = mpsc::channel();
     let (ended, mut ends) = async_mpsc::unbounded_channel();
@@ -135,6 +140,22 @@ fn start_control(
         runtime.spawn(admin::serve(Arc::clone(shared), listener));
     }
     runtime.spawn(probe::watch_all(Arc::clone(shared)));
+    Ok(())
+}
+
+/// Opens the certificate, keeps it fresh, and announces its name where that was asked for.
+fn start_certificates(
+    runtime: &Runtime,
+    shared: &Shared,
+    tls: &ValidTls,
+    listeners: &[Listener],
+) -> Result<(), Failure> {
+    let certificates = Certificates::open(tls)?;
+    runtime.spawn(certificates.keep(shared.metrics.certificate.clone()));
+    if let Some(folder) = tls.announces() {
+        let addresses = listeners.iter().filter_map(|one| one.socket.local_addr().ok());
+        runtime.spawn(mdns::announce(folder.to_owned(), addresses.collect()));
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use http::{HeaderValue, Method};
 
 use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
+use crate::tls::ValidTls;
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Valid {
     pub listen: Vec<ValidListen>,
     /// The admin address, where no listener was handed down.
     pub admin: Option<SocketAddr>,
+    /// `None`: no listener speaks TLS.
+    pub(crate) tls: Option<ValidTls>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) probe: ValidProbe,
     pub(crate) limits: ValidLimits,
@@ -91,6 +94,10 @@ impl Config {
                 "write IP:PORT, like 127.0.0.1:9090",
             )
         });
+        let tls = self
+            .tls
+            .as_ref()
+            .and_then(|tls| crate::tls::valid(tls, &mut faults));
         self.check_nodes(&mut faults);
         let probe = valid_probe(&self.probe, &mut faults);
         let limits = valid_limits(&self.limits, &mut faults);
@@ -124,6 +131,7 @@ impl Config {
             None => Ok(Valid {
                 listen,
                 admin,
+                tls,
                 nodes: self.nodes.clone(),
                 probe,
                 limits,
@@ -351,10 +359,10 @@ fn valid_route(index: usize, route: &Route, faults: &mut Faults) -> ValidRoute {
 }
 
 #[derive(Default)]
-struct Faults(Vec<Failure>);
+pub(crate) struct Faults(pub(crate) Vec<Failure>);
 
 impl Faults {
-    fn add(&mut self, key: &str, value: impl Display, why: impl Display, remedy: &str) {
+    pub(crate) fn add(&mut self, key: &str, value: impl Display, why: impl Display, remedy: &str) {
         self.0.push(Failure::configuration(
             format!("use {key}: {value}"),
             why,

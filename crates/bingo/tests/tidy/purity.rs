@@ -11,6 +11,7 @@ const DECISIONS: [&str; 12] = [
     "crates/gateway/src/ejection.rs",
     "crates/gateway/src/retry.rs",
     "crates/gateway/src/router.rs",
+    "crates/gateway/src/tls/decision.rs",
     "crates/node/src/faults/fate.rs",
     "crates/node/src/faults/quota.rs",
     "crates/node/src/pace.rs",
