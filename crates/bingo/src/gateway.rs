@@ -8,13 +8,17 @@ use chassis::{Exit, Failure};
 
 use crate::output;
 use crate::runtime::{self, LogArguments};
+use crate::up::Place;
 
 /// Names of inherited sockets: what is served on each. One without a name speaks plain HTTP.
 const ADMIN: &str = "admin";
 const HTTPS: &str = "https";
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Configuration file
     #[arg(
         long,
@@ -33,7 +37,16 @@ pub(crate) struct Arguments {
     logs: LogArguments,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Print the certificate of an installation's own authority (PEM), for import
+    Ca(Place),
+}
+
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    if let Some(Command::Ca(place)) = &arguments.command {
+        return output::text(&local::authority(&place.layout()?)?);
+    }
     let inherited = chassis::sockets::inherited()?.listeners;
     if let Some(path) = &arguments.check {
         read(path)?;

@@ -78,6 +78,13 @@ pub(crate) struct Shape {
     /// Faults that the nodes reproduce, to show that they are survived
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = FAULTS)]
     faults: Vec<String>,
+    /// Name of the service, in the certificate and in printed addresses; may be repeated
+    /// [default: localhost]
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
+    domain: Vec<String>,
+    /// Announce bingo.local to the local network and put it into the certificate
+    #[arg(long)]
+    mdns: bool,
     /// Folder of PostgreSQL's binaries [default: searched for]
     #[arg(long, env = "BINGO_POSTGRES_BIN", value_name = "PATH")]
     postgres_bin: Option<PathBuf>,
@@ -106,6 +113,8 @@ impl Shape {
             user: self.user.clone(),
             postgres_url: self.postgres_url.as_deref().map(local::mask_url),
             faults: self.faults.clone(),
+            domain: self.domain.clone(),
+            mdns: self.mdns,
             postgres_bin: self
                 .postgres_bin
                 .as_ref()
@@ -129,6 +138,13 @@ fn distinct(bind: &[IpAddr]) -> Vec<IpAddr> {
         }
     }
     kept
+}
+
+fn server_name(text: &str) -> Result<String, String> {
+    match gateway::is_server_name(text) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("it is neither a DNS name nor an IP address of a server".to_owned()),
+    }
 }
 
 fn email(text: &str) -> Result<String, String> {

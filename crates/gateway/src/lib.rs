@@ -56,4 +56,5 @@ pub use listener::{Kind, Listener};
 pub use metrics::example as metrics_example;
 pub use quic::Listener as QuicListener;
 pub use run::run;
+pub use tls::is_server_name;
 pub use valid::{Valid, ValidListen};

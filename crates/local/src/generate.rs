@@ -107,6 +107,11 @@ fn gateway(subject: &Subject<'_>) -> String {
     let head = json!({
         "listen": listen,
         "admin": { "listen": public(options, options.admin_port).next() },
+        "tls": {
+            "folder": subject.layout.tls(),
+            "names": options.certificate_names(),
+            "mdns": options.mdns,
+        },
         "nodes": gateway_nodes(ports, options.nodes),
     });
     let policies = GATEWAY_EXAMPLE

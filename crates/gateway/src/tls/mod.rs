@@ -37,6 +37,7 @@ use rustls::sign::CertifiedKey;
 use decision::Seconds;
 pub(crate) use folder::Folder;
 use served::Served;
+pub use settings::is_server_name;
 pub(crate) use settings::{MDNS_NAME, ValidTls, valid};
 use source::Source;
 use tickets::Tickets;

@@ -65,6 +65,11 @@ impl Name {
     }
 }
 
+/// Whether a certificate can speak for it: a DNS name, `*.` and one, or an IP address.
+pub fn is_server_name(text: &str) -> bool {
+    Name::parse(text).is_some()
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

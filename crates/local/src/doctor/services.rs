@@ -45,6 +45,24 @@ pub(super) fn other_postgres(subject: &Subject<'_>) -> Check {
     }
 }
 
+/// What `--mdns` will do here; no row without it.
+pub(super) fn mdns(subject: &Subject<'_>) -> Option<Check> {
+    let name = "mDNS";
+    if !subject.options.mdns {
+        return None;
+    }
+    Some(if subject.options.is_loopback_only() {
+        Check::warning(
+            name,
+            "bingo.local is not announced: the gateways listen on loopback addresses only, which \
+             no other machine reaches",
+            "give --bind 0.0.0.0 --bind ::, or an address of the network",
+        )
+    } else {
+        Check::ok(name, "bingo.local is announced to the local network")
+    })
+}
+
 pub(super) fn ports(subject: &Subject<'_>) -> Vec<Check> {
     let options = subject.options;
     if options.http_port == options.admin_port {
