@@ -11,6 +11,8 @@ mod authority;
 mod decision;
 mod folder;
 mod served;
+#[cfg(test)]
+mod session;
 mod settings;
 mod source;
 #[cfg(test)]

@@ -2,99 +2,17 @@
 //! files that change and break. Time is given, except where a future keeps itself.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rcgen::{CertificateParams, KeyPair};
-use rustls::client::{ClientSessionMemoryCache, Resumption};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection};
+use rustls::HandshakeKind;
 
 use super::decision::{CERTIFICATE_LIFETIME, DAY};
+use super::session::{Session, client, versions};
 use super::settings::Name;
 use super::*;
-
-/// Served bytes of a session, and the client that read them.
-struct Session {
-    client: ClientConnection,
-    stream: TcpStream,
-    server: JoinHandle<()>,
-}
-
-impl Session {
-    /// A handshake over a loopback connection, one byte each way.
-    fn open(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Result<Self, String> {
-        let name = ServerName::try_from("localhost").unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let config = Arc::clone(server);
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut tls = ServerConnection::new(config).unwrap();
-            let mut tls = rustls::Stream::new(&mut tls, &mut stream);
-            let mut byte = [0];
-            // An error means that the client is gone.
-            while tls.read_exact(&mut byte).is_ok() && tls.write_all(&byte).is_ok() {}
-        });
-        let mut session = Self {
-            client: ClientConnection::new(Arc::clone(client), name).unwrap(),
-            stream: TcpStream::connect(address).unwrap(),
-            server,
-        };
-        match session.echo() {
-            Ok(()) => Ok(session),
-            Err(why) => Err(why.to_string()),
-        }
-    }
-
-    fn echo(&mut self) -> std::io::Result<()> {
-        let mut tls = rustls::Stream::new(&mut self.client, &mut self.stream);
-        tls.write_all(b"x")?;
-        tls.read_exact(&mut [0])
-    }
-
-    fn certificate(&self) -> CertificateDer<'static> {
-        self.client.peer_certificates().unwrap()[0]
-            .clone()
-            .into_owned()
-    }
-
-    fn close(mut self) -> HandshakeKind {
-        let kind = self.client.handshake_kind().unwrap();
-        self.client.send_close_notify();
-        let _ = self.client.write_tls(&mut self.stream);
-        drop(self.stream);
-        self.server.join().unwrap();
-        kind
-    }
-}
-
-/// Trusts the certificates in this PEM text and nothing else.
-fn client(pem: &[u8]) -> Arc<ClientConfig> {
-    versions(pem, rustls::DEFAULT_VERSIONS)
-}
-
-fn versions(
-    pem: &[u8],
-    versions: &[&'static rustls::SupportedProtocolVersion],
-) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(pem) {
-        roots.add(root.unwrap()).unwrap();
-    }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(8)));
-    Arc::new(config)
-}
 
 fn authority(folder: &Path) -> ValidTls {
     named(folder, &["localhost"])
