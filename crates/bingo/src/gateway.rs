@@ -53,8 +53,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         return output::line(&format!("{}: no faults", path.display()));
     }
     let path = arguments.config.unwrap_or_default();
-    let config = read(&path)?;
+    let mut config = read(&path)?;
     let logs = arguments.logs.start(None)?;
+    config.open_certificates()?;
     let (admin, public): (Vec<_>, Vec<_>) = inherited
         .into_iter()
         .partition(|inherited| inherited.name == ADMIN);
@@ -95,22 +96,13 @@ fn public_listeners(
     }
     let listener = |(socket, tls)| {
         let kind = if tls {
-            certificates()?
+            config.https()?
         } else {
             gateway::Kind::Http
         };
         Ok(gateway::Listener { socket, kind })
     };
     sockets.into_iter().map(listener).collect()
-}
-
-/// Certificates come with the `tls:` key; until then a TLS listener has none to show.
-fn certificates() -> Result<gateway::Kind, Failure> {
-    Err(Failure::configuration(
-        "serve HTTPS",
-        "this build has no certificates",
-        "set tls: false in listen",
-    ))
 }
 
 fn open(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {

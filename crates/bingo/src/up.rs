@@ -38,6 +38,9 @@ pub(crate) struct Shape {
     /// Port of the service
     #[arg(long, default_value_t = 8080, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     http_port: u16,
+    /// Port of the service over TLS; 0 turns it off
+    #[arg(long, default_value_t = 8443, value_name = "PORT")]
+    https_port: u16,
     /// Port of metrics and health
     #[arg(long, default_value_t = 9090, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     admin_port: u16,
@@ -102,6 +105,7 @@ impl Shape {
                 distinct(&self.bind)
             },
             http_port: self.http_port,
+            https_port: self.https_port,
             admin_port: self.admin_port,
             nodes: self.nodes,
             gateways: self.gateways,

@@ -7,6 +7,7 @@ mod e2e {
 }
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 
 use e2e::installation::{Installation, Rows};
 
@@ -44,6 +45,9 @@ async fn an_installation_has_an_authority_that_is_printed_for_import_and_stays()
         assert!(others == 0 || name == "ca.pem", "{name:?} {others:o}");
     }
 
+    let https = status["urls"]["https"].as_str().unwrap();
+    verified_by_curl(https, path);
+
     let other = installation.run(&["up", "--detach", "--mdns"]);
     assert_eq!(other.code, 64);
     for difference in [
@@ -56,6 +60,27 @@ async fn an_installation_has_an_authority_that_is_printed_for_import_and_stays()
     let again = installation.up(&["--detach", "--mdns"]).await;
     assert_eq!(again["ca_certificate"].as_str().unwrap(), path);
     assert_eq!(installation.run(&["gateway", "ca"]).stdout, printed);
+}
+
+/// Over HTTP/2 and HTTP/1.1, by a client that trusts the authority and nothing else.
+fn verified_by_curl(https: &str, authority: &str) {
+    let port = https.rsplit_once(':').unwrap().1;
+    for (version, spoken) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        for host in ["bingo.example", "localhost", "127.0.0.1"] {
+            let output = Command::new("curl")
+                .args(["--silent", "--show-error", "--noproxy", "*", version])
+                .args(["--cacert", authority, "--write-out", " %{http_version}"])
+                .args(["--resolve", &format!("bingo.example:{port}:127.0.0.1")])
+                .arg(format!("https://{host}:{port}/ping"))
+                .output();
+            let Ok(output) = output else {
+                return; // No curl here.
+            };
+            let told = String::from_utf8_lossy(&output.stderr);
+            let answer = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(answer, format!("pong {spoken}"), "{host}: {told}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,8 +14,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc as async_mpsc;
 use tokio::task::LocalSet;
 
-use crate::listener::{self, Listener, Open};
-use crate::tls::{Certificates, ValidTls};
+use crate::listener::{self, Kind, Listener, Open};
+use crate::tls::ValidTls;
 use crate::valid::Valid;
 use crate::worker::{Shared, Worker};
 use crate::{admin, mdns, probe, quic};
@@ -34,14 +34,11 @@ pub fn run(
     admin: Vec<TcpListener>,
     shutdown: Shutdown,
 ) -> Result<(), Failure> {
-    let tls = config.tls.clone();
     let shared = Arc::new(Shared::new(&config));
     let runtime = runtime().map_err(|error| failed("start the gateway's runtime", error))?;
     // Dropped with `runtime`, at the very end: probes go on while connections drain.
     start_control(&runtime, &shared, admin)?;
-    if let Some(tls) = tls {
-        start_certificates(&runtime, &shared, &tls, &listeners)?;
-    }
+    start_certificates(&runtime, &shared, &config, &listeners);
 
     let (started, starts) = mpsc::channel();
     let (ended, mut ends) = async_mpsc::unbounded_channel();
@@ -143,20 +140,22 @@ fn start_control(
     Ok(())
 }
 
-/// Opens the certificate, keeps it fresh, and announces its name where that was asked for.
-fn start_certificates(
-    runtime: &Runtime,
-    shared: &Shared,
-    tls: &ValidTls,
-    listeners: &[Listener],
-) -> Result<(), Failure> {
-    let certificates = Certificates::open(tls)?;
-    runtime.spawn(certificates.keep(shared.metrics.certificate.clone()));
-    if let Some(folder) = tls.announces() {
-        let addresses = listeners.iter().filter_map(|one| one.socket.local_addr().ok());
-        runtime.spawn(mdns::announce(folder.to_owned(), addresses.collect()));
+/// Keeps the certificate fresh, and announces its name where that was asked for.
+fn start_certificates(runtime: &Runtime, shared: &Shared, config: &Valid, listeners: &[Listener]) {
+    if let Some(certificates) = config.certificates.clone() {
+        runtime.spawn(certificates.keep(shared.metrics.certificate.clone()));
     }
-    Ok(())
+    let Some(folder) = config.tls.as_ref().and_then(ValidTls::announces) else {
+        return;
+    };
+    let mut listeners: Vec<&Listener> = listeners.iter().collect();
+    // HTTPS first: its port is the one that is announced.
+    listeners.sort_by_key(|listener| matches!(listener.kind, Kind::Http));
+    let addresses = listeners
+        .iter()
+        .filter_map(|listener| listener.socket.local_addr().ok())
+        .collect();
+    runtime.spawn(mdns::announce(folder.to_owned(), addresses));
 }
 
 /// Must be called inside a runtime.

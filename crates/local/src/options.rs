@@ -13,6 +13,9 @@ pub struct Options {
     /// Addresses on which the gateways listen.
     pub bind: Vec<IpAddr>,
     pub http_port: u16,
+    /// 0: HTTP alone.
+    #[serde(default)]
+    pub https_port: u16,
     pub admin_port: u16,
     pub nodes: u16,
     pub gateways: u16,
@@ -114,6 +117,7 @@ pub(crate) fn example() -> Options {
     Options {
         bind: vec![IpAddr::from([127, 0, 0, 1])],
         http_port: 8080,
+        https_port: 8443,
         admin_port: 9090,
         nodes: 2,
         gateways: 2,

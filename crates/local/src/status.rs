@@ -87,11 +87,12 @@ impl Record {
     }
 
     fn urls(&self) -> Urls {
-        let url = |port| Some(format!("http://{}:{port}", self.host()?));
+        let url = |scheme: &str, port| Some(format!("{scheme}://{}:{port}", self.host()?));
+        let https_port = self.options.https_port;
         let metrics = self.ports.gateway_admins.iter();
         Urls {
-            http: url(self.options.http_port),
-            https: None,
+            http: url("http", self.options.http_port),
+            https: url("https", https_port).filter(|_| https_port != 0),
             dashboard: None,
             metrics: metrics
                 .map(|port| format!("http://127.0.0.1:{port}/metrics"))
@@ -261,6 +262,7 @@ pub fn table(installation: &Installation) -> String {
     }
     for (name, url) in [
         ("service", &installation.urls.http),
+        ("", &installation.urls.https),
         ("authority", &installation.ca_certificate),
         ("dashboard", &installation.urls.dashboard),
         ("database", &installation.postgres_url),

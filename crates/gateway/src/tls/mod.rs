@@ -51,7 +51,6 @@ const RESET_KEY_BYTES: usize = 64;
 
 /// Cheap to clone: all clones are one.
 #[derive(Clone)]
-#[cfg_attr(not(test), allow(dead_code))] // Until a listener speaks TLS.
 pub(crate) struct Certificates {
     shared: Arc<Shared>,
     /// Without an ALPN protocol; every other one is this and its own.
@@ -75,7 +74,6 @@ struct Keeping {
     warned: Option<Seconds>,
 }
 
-#[cfg_attr(not(test), allow(dead_code))] // Until a listener speaks TLS.
 impl Certificates {
     /// Reads or makes everything. Fails with 64 where files or folder cannot be used.
     pub(crate) fn open(tls: &ValidTls) -> Result<Self, Failure> {
@@ -123,6 +121,7 @@ impl Certificates {
 
     /// The key of stateless resets (RFC 9000 10.3): the same after a restart, so that clients of a
     /// process that is gone learn it at once.
+    #[cfg_attr(not(test), allow(dead_code))] // Until a listener speaks QUIC.
     pub(crate) fn quic_reset_key(&self) -> [u8; RESET_KEY_BYTES] {
         self.reset_key
     }

@@ -65,17 +65,23 @@ pub(super) fn mdns(subject: &Subject<'_>) -> Option<Check> {
 
 pub(super) fn ports(subject: &Subject<'_>) -> Vec<Check> {
     let options = subject.options;
-    if options.http_port == options.admin_port {
-        let found = format!(
-            "--http-port and --admin-port are both {}",
-            options.http_port
-        );
-        return vec![Check::failed("ports", found, "choose two ports")];
-    }
-    let wanted = [
+    let mut wanted = vec![
         ("port http", "--http-port", options.http_port),
+        ("port https", "--https-port", options.https_port),
         ("port admin", "--admin-port", options.admin_port),
     ];
+    // 0 turns HTTPS off.
+    wanted.retain(|(_, _, port)| *port != 0);
+    for (at, (_, flag, port)) in wanted.iter().enumerate() {
+        let same = wanted
+            .iter()
+            .skip(at + 1)
+            .find(|(_, _, other)| other == port);
+        if let Some((_, other, _)) = same {
+            let found = format!("{flag} and {other} are both {port}");
+            return vec![Check::failed("ports", found, "choose different ports")];
+        }
+    }
     let checks = wanted.into_iter();
     checks
         .map(
