@@ -8,13 +8,17 @@ use chassis::{Exit, Failure};
 
 use crate::output;
 use crate::runtime::{self, LogArguments};
+use crate::up::Place;
 
 /// Names of inherited sockets: what is served on each. One without a name speaks plain HTTP.
 const ADMIN: &str = "admin";
 const HTTPS: &str = "https";
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Configuration file
     #[arg(
         long,
@@ -33,15 +37,25 @@ pub(crate) struct Arguments {
     logs: LogArguments,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Print the certificate of an installation's own authority (PEM), for import
+    Ca(Place),
+}
+
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    if let Some(Command::Ca(place)) = &arguments.command {
+        return output::text(&local::authority(&place.layout()?)?);
+    }
     let inherited = chassis::sockets::inherited()?.listeners;
     if let Some(path) = &arguments.check {
         read(path)?;
         return output::line(&format!("{}: no faults", path.display()));
     }
     let path = arguments.config.unwrap_or_default();
-    let config = read(&path)?;
+    let mut config = read(&path)?;
     let logs = arguments.logs.start(None, None)?;
+    config.open_certificates()?;
     let (admin, public): (Vec<_>, Vec<_>) = inherited
         .into_iter()
         .partition(|inherited| inherited.name == ADMIN);
@@ -82,22 +96,13 @@ fn public_listeners(
     }
     let listener = |(socket, tls)| {
         let kind = if tls {
-            certificates()?
+            config.https()?
         } else {
             gateway::Kind::Http
         };
         Ok(gateway::Listener { socket, kind })
     };
     sockets.into_iter().map(listener).collect()
-}
-
-/// Certificates come with the `tls:` key; until then a TLS listener has none to show.
-fn certificates() -> Result<gateway::Kind, Failure> {
-    Err(Failure::configuration(
-        "serve HTTPS",
-        "this build has no certificates",
-        "set tls: false in listen",
-    ))
 }
 
 fn open(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {

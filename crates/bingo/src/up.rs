@@ -39,6 +39,9 @@ pub(crate) struct Shape {
     /// Port of the service
     #[arg(long, default_value_t = 8080, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     http_port: u16,
+    /// Port of the service over TLS; 0 turns it off
+    #[arg(long, default_value_t = 8443, value_name = "PORT")]
+    https_port: u16,
     /// Port of metrics and health
     #[arg(long, default_value_t = 9090, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     admin_port: u16,
@@ -75,6 +78,13 @@ pub(crate) struct Shape {
     /// Faults that the nodes reproduce, to show that they are survived
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = FAULTS)]
     faults: Vec<String>,
+    /// Name of the service, in the certificate and in printed addresses; may be repeated
+    /// [default: localhost]
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
+    domain: Vec<String>,
+    /// Announce bingo.local to the local network and put it into the certificate
+    #[arg(long)]
+    mdns: bool,
     /// Folder of PostgreSQL's binaries [default: searched for]
     #[arg(long, env = "BINGO_POSTGRES_BIN", value_name = "PATH")]
     postgres_bin: Option<PathBuf>,
@@ -102,6 +112,7 @@ impl Shape {
                 distinct(&self.bind)
             },
             http_port: self.http_port,
+            https_port: self.https_port,
             admin_port: self.admin_port,
             nodes: self.nodes,
             gateways: self.gateways,
@@ -113,6 +124,8 @@ impl Shape {
             user: self.user.clone(),
             postgres_url: database.map(|url| local::mask_url(&url.text)),
             faults: self.faults.clone(),
+            domain: self.domain.clone(),
+            mdns: self.mdns,
             postgres_bin: self
                 .postgres_bin
                 .as_ref()
@@ -136,6 +149,13 @@ fn distinct(bind: &[IpAddr]) -> Vec<IpAddr> {
         }
     }
     kept
+}
+
+fn server_name(text: &str) -> Result<String, String> {
+    match gateway::is_server_name(text) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("it is neither a DNS name nor an IP address of a server".to_owned()),
+    }
 }
 
 fn email(text: &str) -> Result<String, String> {

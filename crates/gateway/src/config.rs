@@ -18,6 +18,9 @@ pub struct Config {
     /// Where `/metrics`, `/health` and `/api/v1/status` are served; left out: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,
+    /// The certificate of the listeners that speak TLS; left out: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// At least one.
     #[schemars(length(min = 1))]
     pub nodes: Vec<Node>,
@@ -84,6 +87,29 @@ pub struct Admin {
     /// `IP:PORT`, like `127.0.0.1:9090`.
     #[schemars(extend("format" = "socket-address"))]
     pub listen: String,
+}
+
+/// Where the certificate comes from: an own authority (`folder`), or files (`certificate`, `key`).
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Folder of an own certificate authority, made in it once; `ca.pem` is for import. Gateways that
+    /// share it serve one certificate and resume each other's sessions. Must be writable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// DNS names and IP addresses in the authority's certificates; left out: localhost, 127.0.0.1,
+    /// ::1. Too few: clients refuse. One that the authority may not speak for costs a new authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<String>>,
+    /// PEM file with the server's certificate and those above it; read again when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// PEM file with the private key of `certificate`: PKCS#8, SEC1 or PKCS#1, no passphrase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Announces `bingo.local` to the local network (RFC 6762), for the addresses that are listened
+    /// on, and puts it into the certificate. One of the gateways that share the folder announces.
+    pub mdns: bool,
 }
 
 /// A name for metrics and `Bingo-Node`, and `HOST:PORT`.

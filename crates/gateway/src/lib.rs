@@ -8,7 +8,9 @@
 //! `cache::policy`, `cache::keeper` are pure. What a reload may change is in `live`; a request keeps
 //! one such value from its head to its end.
 //!
-//! Left out as yet: HTTP/3, live configuration, hedging, spooling,
+//! `tls` holds the certificate of all listeners and keeps it fresh, `mdns` announces its name.
+//!
+//! Left out as yet: hedging, spooling,
 //! suspects. They grow in `handle`, between the router and the exchange.
 #![cfg_attr(
     not(test),
@@ -37,6 +39,7 @@ mod hop_by_hop;
 mod intake;
 mod listener;
 mod live;
+mod mdns;
 mod metrics;
 mod nodes;
 mod pace;
@@ -48,6 +51,7 @@ mod request_id;
 mod retry;
 mod router;
 mod run;
+mod tls;
 mod upgrade;
 mod valid;
 mod worker;
@@ -57,4 +61,5 @@ pub use listener::{Kind, Listener};
 pub use metrics::example as metrics_example;
 pub use quic::Listener as QuicListener;
 pub use run::run;
+pub use tls::is_server_name;
 pub use valid::{Valid, ValidListen};

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use crate::admission::AdmissionMetrics;
 use crate::cache::CacheMetrics;
 use crate::ejection::{Reason, State};
+use crate::tls::CertificateMetrics;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
@@ -88,6 +89,7 @@ pub(crate) struct Metrics {
     attempts: Family<OutcomeLabels, Counter>,
     retries: Family<RetryLabels, Counter>,
     limit_hits: Family<LimitLabels, Counter>,
+    pub(crate) certificate: CertificateMetrics,
 }
 
 impl Metrics {
@@ -105,6 +107,7 @@ impl Metrics {
             attempts: Family::default(),
             retries: Family::default(),
             limit_hits: Family::default(),
+            certificate: CertificateMetrics::register(&mut registry),
             registry: Registry::default(),
         };
         registry.register(
@@ -245,6 +248,7 @@ pub fn example() -> String {
     metrics.limit_hit("connections_max");
     metrics.cache.count("/long_dummy", "hit");
     metrics.admission.of_class("point");
+    metrics.certificate.example();
     chassis::metrics::encode(&metrics.registry)
 }
 

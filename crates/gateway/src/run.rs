@@ -14,10 +14,11 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc as async_mpsc;
 use tokio::task::LocalSet;
 
-use crate::listener::{self, Listener, Open};
+use crate::listener::{self, Kind, Listener, Open};
+use crate::tls::ValidTls;
 use crate::valid::Valid;
 use crate::worker::{Shared, Worker};
-use crate::{admin, probe, quic};
+use crate::{admin, mdns, probe, quic};
 
 /// Serves `listeners` until `shutdown`, then stops accepting, finishes what is open within the drain
 /// deadline and returns. Blocks; must not be called inside an async task.
@@ -37,6 +38,7 @@ pub fn run(
     let runtime = runtime().map_err(|error| failed("start the gateway's runtime", error))?;
     // Dropped with `runtime`, at the very end: probes go on while connections drain.
     start_control(&runtime, &shared, admin)?;
+    start_certificates(&runtime, &shared, &config, &listeners);
 
     let (started, starts) = mpsc::channel();
     let (ended, mut ends) = async_mpsc::unbounded_channel();
@@ -136,6 +138,24 @@ fn start_control(
     }
     runtime.spawn(probe::watch_all(Arc::clone(shared)));
     Ok(())
+}
+
+/// Keeps the certificate fresh, and announces its name where that was asked for.
+fn start_certificates(runtime: &Runtime, shared: &Shared, config: &Valid, listeners: &[Listener]) {
+    if let Some(certificates) = config.certificates.clone() {
+        runtime.spawn(certificates.keep(shared.metrics.certificate.clone()));
+    }
+    let Some(folder) = config.tls.as_ref().and_then(ValidTls::announces) else {
+        return;
+    };
+    let mut listeners: Vec<&Listener> = listeners.iter().collect();
+    // HTTPS first: its port is the one that is announced.
+    listeners.sort_by_key(|listener| matches!(listener.kind, Kind::Http));
+    let addresses = listeners
+        .iter()
+        .filter_map(|listener| listener.socket.local_addr().ok())
+        .collect();
+    runtime.spawn(mdns::announce(folder.to_owned(), addresses));
 }
 
 /// Must be called inside a runtime.

@@ -14,6 +14,10 @@ use crate::admission;
 use crate::cache::config::{Rules, ValidCache};
 use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
+use crate::listener::Kind;
+use crate::tls::{Certificates, ValidTls};
+
+const TLS_REMEDY: &str = "name one in the section tls: a folder, or certificate and key";
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -22,6 +26,10 @@ pub struct Valid {
     pub listen: Vec<ValidListen>,
     /// The admin address, where no listener was handed down.
     pub admin: Option<SocketAddr>,
+    /// `None`: no listener speaks TLS.
+    pub(crate) tls: Option<ValidTls>,
+    /// Opened by `open_certificates`: who only checks a file opens nothing.
+    pub(crate) certificates: Option<Certificates>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) probe: ValidProbe,
     pub(crate) limits: ValidLimits,
@@ -33,6 +41,30 @@ pub struct Valid {
     /// What answers over TLS say of HTTP/3 (RFC 7838): nothing where no listener speaks it.
     pub(crate) alt_svc: Option<HeaderValue>,
     pub(crate) routes: Vec<ValidRoute>,
+}
+
+impl Valid {
+    /// Reads or makes the certificate that `tls` names, once, before listeners are made. Fails with
+    /// 64 where files or folder cannot be used.
+    pub fn open_certificates(&mut self) -> Result<(), Failure> {
+        self.certificates = self.tls.as_ref().map(Certificates::open).transpose()?;
+        Ok(())
+    }
+
+    /// What an HTTPS listener speaks: HTTP/2 and HTTP/1.1 by ALPN, with the certificate of `tls`.
+    pub fn https(&self) -> Result<Kind, Failure> {
+        match &self.certificates {
+            Some(certificates) => {
+                let config = certificates.server_config(&[b"h2", b"http/1.1"]);
+                Ok(Kind::Https(config))
+            }
+            None => Err(Failure::configuration(
+                "serve HTTPS on an inherited socket",
+                "there is no certificate",
+                TLS_REMEDY,
+            )),
+        }
+    }
 }
 
 /// One public address and what is spoken there.
@@ -97,6 +129,10 @@ impl Config {
                 "write IP:PORT, like 127.0.0.1:9090",
             )
         });
+        let tls = self
+            .tls
+            .as_ref()
+            .and_then(|tls| crate::tls::valid(tls, &mut faults));
         self.check_nodes(&mut faults);
         let probe = valid_probe(&self.probe, &mut faults);
         let limits = valid_limits(&self.limits, &mut faults);
@@ -132,6 +168,8 @@ impl Config {
             None => Ok(Valid {
                 listen,
                 admin,
+                tls,
+                certificates: None,
                 nodes: self.nodes.clone(),
                 probe,
                 limits,
@@ -157,7 +195,13 @@ impl Config {
         self.listen
             .iter()
             .enumerate()
-            .filter_map(|(i, listen)| valid_listen(i, listen, faults))
+            .filter_map(|(i, listen)| {
+                if listen.tls && self.tls.is_none() {
+                    let why = "there is no certificate";
+                    faults.add(&format!("listen[{i}].tls"), true, why, TLS_REMEDY);
+                }
+                valid_listen(i, listen, faults)
+            })
             .collect()
     }
 
@@ -365,7 +409,7 @@ fn valid_route(index: usize, route: &Route, faults: &mut Faults) -> ValidRoute {
 }
 
 #[derive(Default)]
-pub(crate) struct Faults(Vec<Failure>);
+pub(crate) struct Faults(pub(crate) Vec<Failure>);
 
 impl Faults {
     pub(crate) fn add(&mut self, key: &str, value: impl Display, why: impl Display, remedy: &str) {

@@ -189,8 +189,8 @@ async fn what_is_not_tls_is_closed_and_others_are_served() {
 
 #[tokio::test]
 async fn alt_svc_stands_on_answers_over_tls_where_http_3_is_spoken() {
-    let listen =
-        "listen: [{address: '127.0.0.1:8443', tls: true, http3: true, advertised_port: 443}]";
+    let listen = "tls: {certificate: not opened, key: here}\n\
+        listen: [{address: '127.0.0.1:8443', tls: true, http3: true, advertised_port: 443}]";
     for (rest, expected) in [
         (ROUTES.to_owned(), ""),
         (format!("{listen}{ROUTES}"), "h3=\":443\"; ma=86400"),

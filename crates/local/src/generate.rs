@@ -91,22 +91,29 @@ fn loopback(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
-/// The public addresses on one port.
+/// The public addresses on one port; none where the port is turned off.
 fn public(options: &Options, port: u16) -> impl Iterator<Item = String> {
-    options
-        .bind
-        .iter()
-        .map(move |address| SocketAddr::new(*address, port).to_string())
+    let bind = options.bind.iter().filter(move |_| port != 0);
+    bind.map(move |address| SocketAddr::new(*address, port).to_string())
 }
 
 fn gateway(subject: &Subject<'_>) -> String {
     let Subject { options, ports, .. } = subject;
     let listen: Vec<Value> = public(options, options.http_port)
         .map(|address| json!({ "address": address }))
+        .chain(
+            public(options, options.https_port)
+                .map(|address| json!({ "address": address, "tls": true })),
+        )
         .collect();
     let head = json!({
         "listen": listen,
         "admin": { "listen": public(options, options.admin_port).next() },
+        "tls": {
+            "folder": subject.layout.tls(),
+            "names": options.certificate_names(),
+            "mdns": options.mdns,
+        },
         "nodes": gateway_nodes(ports, options.nodes),
     });
     let policies = GATEWAY_EXAMPLE
@@ -255,6 +262,10 @@ fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
     );
     let sockets: Vec<Value> = public(options, options.http_port)
         .map(|address| json!({ "name": "http", "address": address }))
+        .chain(
+            public(options, options.https_port)
+                .map(|address| json!({ "name": "https", "address": address })),
+        )
         .chain(
             public(options, options.admin_port)
                 .take(1)

@@ -41,6 +41,16 @@ impl Layout {
         self.root.join("run")
     }
 
+    /// Where the gateways keep certificate authority, certificate and ticket keys.
+    pub fn tls(&self) -> PathBuf {
+        self.root.join("tls")
+    }
+
+    /// The authority's certificate, for import; the first gateway to start makes it.
+    pub fn ca_certificate(&self) -> PathBuf {
+        self.tls().join("ca.pem")
+    }
+
     /// Folder of PostgreSQL's Unix socket, writable for the children's account.
     pub fn postgres_sockets(&self) -> PathBuf {
         self.run().join("postgres")
@@ -117,7 +127,7 @@ impl Layout {
             self.logs(),
             self.config(),
             self.run(),
-            self.root.join("tls"),
+            self.tls(),
             self.marker(),
         ]
     }
@@ -139,7 +149,10 @@ impl Layout {
         folder(&self.config(), 0o755)?;
         folder(&self.run(), 0o711)?;
         folder(&self.postgres_sockets(), 0o711)?;
-        own(&self.postgres_sockets(), account)
+        own(&self.postgres_sockets(), account)?;
+        // Its keys are 0600 each; the authority's certificate is for everybody.
+        folder(&self.tls(), 0o755)?;
+        own(&self.tls(), account)
     }
 }
 

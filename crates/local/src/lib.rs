@@ -5,6 +5,7 @@
 mod access;
 mod account;
 mod ask;
+mod authority;
 mod database;
 pub mod doctor;
 pub mod down;
@@ -20,5 +21,6 @@ pub mod status;
 pub mod up;
 mod watch;
 
+pub use authority::authority;
 pub use layout::Layout;
 pub use options::{Options, mask_url};

@@ -13,6 +13,9 @@ pub struct Options {
     /// Addresses on which the gateways listen.
     pub bind: Vec<IpAddr>,
     pub http_port: u16,
+    /// 0: HTTP alone.
+    #[serde(default)]
+    pub https_port: u16,
     pub admin_port: u16,
     pub nodes: u16,
     pub gateways: u16,
@@ -30,11 +33,39 @@ pub struct Options {
     /// Faults that the nodes reproduce (contract.md section 5); empty: none.
     #[serde(default)]
     pub faults: Vec<String>,
+    /// Names of the service, in the certificate and in printed addresses; empty: localhost.
+    #[serde(default)]
+    pub domain: Vec<String>,
+    /// Whether `bingo.local` is announced to the local network.
+    #[serde(default)]
+    pub mdns: bool,
     /// Folder of PostgreSQL's binaries; `None`: searched for.
     pub postgres_bin: Option<String>,
 }
 
 impl Options {
+    /// What the certificate speaks for: the names that were asked for, this machine's own, and the
+    /// addresses that are listened on.
+    pub(crate) fn certificate_names(&self) -> Vec<String> {
+        let own = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let listened = self.bind.iter().filter(|address| !address.is_unspecified());
+        let mut names = self.domain.clone();
+        names.extend(own);
+        names.extend(listened.map(IpAddr::to_string));
+        let mut distinct: Vec<String> = Vec::new();
+        for name in names {
+            if !distinct.contains(&name) {
+                distinct.push(name);
+            }
+        }
+        distinct
+    }
+
+    /// Whether no other machine can reach the service.
+    pub(crate) fn is_loopback_only(&self) -> bool {
+        self.bind.iter().all(IpAddr::is_loopback)
+    }
+
     /// The differences to `other`, a line each: `--flag: here → there`. Empty when there is none.
     pub fn differences(&self, other: &Options) -> Vec<String> {
         let (Ok(serde_json::Value::Object(ours)), Ok(serde_json::Value::Object(theirs))) =
@@ -86,6 +117,7 @@ pub(crate) fn example() -> Options {
     Options {
         bind: vec![IpAddr::from([127, 0, 0, 1])],
         http_port: 8080,
+        https_port: 8443,
         admin_port: 9090,
         nodes: 2,
         gateways: 2,
@@ -97,6 +129,8 @@ pub(crate) fn example() -> Options {
         user: None,
         postgres_url: None,
         faults: Vec::new(),
+        domain: Vec::new(),
+        mdns: false,
         postgres_bin: None,
     }
 }
@@ -117,6 +151,19 @@ mod tests {
             ["--nodes: runs with 2, asked for 4"]
         );
         assert!(ours.differences(&ours).is_empty());
+    }
+
+    #[test]
+    fn the_certificate_names_what_clients_may_write() {
+        let options = Options {
+            bind: vec!["192.0.2.7".parse().unwrap(), "0.0.0.0".parse().unwrap()],
+            domain: vec!["example.org".into(), "localhost".into()],
+            ..example()
+        };
+        assert_eq!(
+            options.certificate_names(),
+            ["example.org", "localhost", "127.0.0.1", "::1", "192.0.2.7"]
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `bingo status`: the installation as a whole, from the supervisor where it answers, and from its
 //! last record where it does not.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use chassis::{Exit, Failure};
 use serde::{Deserialize, Serialize};
@@ -73,31 +73,40 @@ impl Record {
         chassis::config::from_yaml("installation.yaml", &text).ok()
     }
 
+    /// What people write: the first name that was given, else localhost where that reaches us.
+    fn host(&self) -> Option<String> {
+        let bind = *self.options.bind.first()?;
+        Some(match self.options.domain.first() {
+            // An address of IPv6 stands in brackets (RFC 3986 3.2.2).
+            Some(name) if name.parse::<Ipv6Addr>().is_ok() => format!("[{name}]"),
+            Some(name) => name.replacen('*', "www", 1),
+            None if bind.is_unspecified() || is_localhost(bind) => "localhost".to_owned(),
+            None if bind.is_ipv6() => format!("[{bind}]"),
+            None => bind.to_string(),
+        })
+    }
+
     fn urls(&self) -> Urls {
-        let url = |port| {
-            let address = SocketAddr::new(*self.options.bind.first()?, port);
-            let local = [
-                IpAddr::from(Ipv4Addr::LOCALHOST),
-                IpAddr::from(Ipv6Addr::LOCALHOST),
-                IpAddr::from(Ipv4Addr::UNSPECIFIED),
-                IpAddr::from(Ipv6Addr::UNSPECIFIED),
-            ];
-            Some(if local.contains(&address.ip()) {
-                format!("http://localhost:{port}")
-            } else {
-                format!("http://{address}")
-            })
-        };
+        let url = |scheme: &str, port| Some(format!("{scheme}://{}:{port}", self.host()?));
+        let https_port = self.options.https_port;
         let metrics = self.ports.gateway_admins.iter();
         Urls {
-            http: url(self.options.http_port),
-            https: None,
+            http: url("http", self.options.http_port),
+            https: url("https", https_port).filter(|_| https_port != 0),
             dashboard: None,
             metrics: metrics
                 .map(|port| format!("http://127.0.0.1:{port}/metrics"))
                 .collect(),
         }
     }
+}
+
+fn is_localhost(address: IpAddr) -> bool {
+    [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+    ]
+    .contains(&address)
 }
 
 /// The state of the installation in the folder, now.
@@ -117,7 +126,10 @@ pub fn read(layout: &Layout) -> Installation {
         Err(_) => (last_record(layout), false),
     };
     let record = Record::read(layout);
-    assemble(status.unwrap_or_default(), supervised, record.as_ref())
+    let mut installation = assemble(status.unwrap_or_default(), supervised, record.as_ref());
+    let authority = layout.ca_certificate();
+    installation.ca_certificate = authority.exists().then(|| authority.display().to_string());
+    installation
 }
 
 /// Whether the supervisor is there and this user may not talk to it.
@@ -250,6 +262,8 @@ pub fn table(installation: &Installation) -> String {
     }
     for (name, url) in [
         ("service", &installation.urls.http),
+        ("", &installation.urls.https),
+        ("authority", &installation.ca_certificate),
         ("dashboard", &installation.urls.dashboard),
         ("database", &installation.postgres_url),
     ] {

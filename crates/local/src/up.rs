@@ -226,7 +226,7 @@ fn configure(request: &Request, account: &Account, binary: &Path) -> Result<(), 
     let Request {
         layout, options, ..
     } = request;
-    let taken = [options.http_port, options.admin_port];
+    let taken = [options.http_port, options.https_port, options.admin_port];
     let chosen = ports::choose(layout.root(), Ports::count(options), &taken)?;
     let ports = Ports::deal(options, &chosen);
     let database = database(request, account, ports.postgres)?;

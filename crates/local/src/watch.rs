@@ -250,6 +250,13 @@ impl Watch<'_> {
         say(&status::table(installation));
         if let Some(http) = &installation.urls.http {
             say(&format!("\nready; try: curl {http}/api/movie/1\n"));
+            if let (Some(https), Some(authority)) =
+                (&installation.urls.https, &installation.ca_certificate)
+            {
+                say(&format!(
+                    "        or: curl --cacert {authority} {https}/api/movie/1\n"
+                ));
+            }
         }
     }
 }

@@ -16,19 +16,23 @@ pub(super) fn page() -> String {
          prints `Hello world`.\n",
     );
     for command in root.get_subcommands().filter(|c| !c.is_hide_set()) {
-        page.push_str(&section(command));
+        page.push_str(&section(command.get_name(), command));
+        // `help` has every command below it once more.
+        let below = command.get_subcommands();
+        let below = below.filter(|c| command.get_name() != "help" && c.get_name() != "help");
+        for below in below.filter(|c| !c.is_hide_set()) {
+            let name = format!("{} {}", command.get_name(), below.get_name());
+            page.push_str(&section(&name, below));
+        }
     }
     page
 }
 
-fn section(command: &Command) -> String {
+fn section(name: &str, command: &Command) -> String {
     let about = command.get_about().map_or(String::new(), |a| a.to_string());
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").trim();
-    let mut text = format!(
-        "\n## {}\n\n{about}.\n\n```text\n{usage}\n```\n",
-        command.get_name()
-    );
+    let mut text = format!("\n## {name}\n\n{about}.\n\n```text\n{usage}\n```\n");
     let shown = |arg: &&Arg| !arg.is_hide_set() && arg.get_id() != "help";
     let rows: Vec<String> = command.get_arguments().filter(shown).map(row).collect();
     if !rows.is_empty() {

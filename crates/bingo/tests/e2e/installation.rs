@@ -77,6 +77,7 @@ pub(crate) struct Installation {
     binary: PathBuf,
     rows: Rows,
     http_port: u16,
+    https_port: u16,
     admin_port: u16,
     flags: Vec<String>,
     /// Of the commands' environment, beside our own.
@@ -92,12 +93,13 @@ impl Installation {
         open_to_others(&home);
         let binary = home.join("bingo");
         std::fs::copy(env!("CARGO_BIN_EXE_bingo"), &binary).unwrap();
-        let [http_port, admin_port] = free_ports();
+        let [http_port, https_port, admin_port] = free_ports();
         Self {
             home,
             binary,
             rows,
             http_port,
+            https_port,
             admin_port,
             flags: Vec::new(),
             variables: Vec::new(),
@@ -190,6 +192,7 @@ impl Installation {
                 sessions,
             } = self.rows;
             command.args(["--http-port", &self.http_port.to_string()]);
+            command.args(["--https-port", &self.https_port.to_string()]);
             command.args(["--admin-port", &self.admin_port.to_string()]);
             command.args(["--customers", &customers.to_string()]);
             command.args(["--movies", &movies.to_string()]);
@@ -380,13 +383,13 @@ fn open_to_others(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Two ports that were free a moment ago, below the range of outgoing connections; others for each
+/// Ports that were free a moment ago, below the range of outgoing connections; others for each
 /// call of one test.
-fn free_ports() -> [u16; 2] {
+fn free_ports() -> [u16; 3] {
     static CALLS: AtomicU16 = AtomicU16::new(0);
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
-    let start = 10_000 + (std::process::id() % 450) as u16 * 20 + call * 4;
+    let start = 10_000 + (std::process::id() % 450) as u16 * 20 + call * 6;
     let mut free =
         (start..).filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    [free.next().unwrap(), free.next().unwrap()]
+    std::array::from_fn(|_| free.next().unwrap())
 }

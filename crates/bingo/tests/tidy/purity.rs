@@ -5,7 +5,7 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 15] = [
+const DECISIONS: [&str; 16] = [
     "crates/chassis/src/backoff.rs",
     "crates/gateway/src/admission/queue.rs",
     "crates/gateway/src/balancer.rs",
@@ -14,6 +14,7 @@ const DECISIONS: [&str; 15] = [
     "crates/gateway/src/ejection.rs",
     "crates/gateway/src/retry.rs",
     "crates/gateway/src/router.rs",
+    "crates/gateway/src/tls/decision.rs",
     "crates/node/src/faults/fate.rs",
     "crates/node/src/faults/quota.rs",
     "crates/node/src/pace.rs",

@@ -81,6 +81,7 @@ pub fn examine(subject: &Subject<'_>) -> Vec<Check> {
     ];
     checks.extend(place::account_and_access(subject));
     checks.extend(services::ports(subject));
+    checks.extend(services::mdns(subject));
     checks.extend([
         place::socket_paths(subject),
         place::disk_space(subject),

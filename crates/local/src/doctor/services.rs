@@ -45,19 +45,43 @@ pub(super) fn other_postgres(subject: &Subject<'_>) -> Check {
     }
 }
 
+/// What `--mdns` will do here; no row without it.
+pub(super) fn mdns(subject: &Subject<'_>) -> Option<Check> {
+    let name = "mDNS";
+    if !subject.options.mdns {
+        return None;
+    }
+    Some(if subject.options.is_loopback_only() {
+        Check::warning(
+            name,
+            "bingo.local is not announced: the gateways listen on loopback addresses only, which \
+             no other machine reaches",
+            "give --bind 0.0.0.0 --bind ::, or an address of the network",
+        )
+    } else {
+        Check::ok(name, "bingo.local is announced to the local network")
+    })
+}
+
 pub(super) fn ports(subject: &Subject<'_>) -> Vec<Check> {
     let options = subject.options;
-    if options.http_port == options.admin_port {
-        let found = format!(
-            "--http-port and --admin-port are both {}",
-            options.http_port
-        );
-        return vec![Check::failed("ports", found, "choose two ports")];
-    }
-    let wanted = [
+    let mut wanted = vec![
         ("port http", "--http-port", options.http_port),
+        ("port https", "--https-port", options.https_port),
         ("port admin", "--admin-port", options.admin_port),
     ];
+    // 0 turns HTTPS off.
+    wanted.retain(|(_, _, port)| *port != 0);
+    for (at, (_, flag, port)) in wanted.iter().enumerate() {
+        let same = wanted
+            .iter()
+            .skip(at + 1)
+            .find(|(_, _, other)| other == port);
+        if let Some((_, other, _)) = same {
+            let found = format!("{flag} and {other} are both {port}");
+            return vec![Check::failed("ports", found, "choose different ports")];
+        }
+    }
     let checks = wanted.into_iter();
     checks
         .map(
