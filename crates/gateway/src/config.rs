@@ -188,6 +188,16 @@ pub struct Limits {
     /// down, too high lets one connection keep many nodes busy.
     #[schemars(range(min = 1, max = 10_000))]
     pub h2_streams_max: u32,
+    /// Resets of streams at once on one connection of HTTP/2, beyond those of every second request; a
+    /// tenth of it comes back each second; over it the connection is closed. Too low closes on users
+    /// who click fast, too high lets rapid reset cost nodes work.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub h2_resets_max: u32,
+    /// Frames without a request at once on one connection of HTTP/2 (PING, SETTINGS, PRIORITY,
+    /// WINDOW_UPDATE), beyond one for each KiB answered; a tenth of it comes back each second; over it
+    /// the connection is closed. Too low closes on busy clients, too high lets floods cost time.
+    #[schemars(range(min = 10, max = 1_000_000))]
+    pub h2_control_frames_max: u32,
     /// A floor on how fast a request's body comes, in bytes a second, after a grace of 5 s; below it
     /// 408. Too low lets slow senders hold connections, too high refuses people on bad lines.
     #[schemars(extend("format" = "size", "x-min" = "1B", "x-max" = "1MiB"))]
@@ -227,6 +237,8 @@ impl Default for Limits {
             connections_per_client_max: 2_000,
             tls_handshake_timeout: "10s".to_owned(),
             h2_streams_max: 100,
+            h2_resets_max: 100,
+            h2_control_frames_max: 1_000,
             body_rate_min: "100B".to_owned(),
             upgrade_idle_timeout: "60s".to_owned(),
             h3_streams_max: 100,

@@ -66,8 +66,9 @@ fn check_target(method: &Method, uri: &Uri, uri_bytes_max: usize) -> Result<(), 
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Refusal::BadRequest("the target has bytes that no URI has"));
     }
+    let star = method == Method::OPTIONS && uri.path() == "*";
     let whole = uri.path().starts_with('/') && uri.scheme().is_some() == uri.authority().is_some();
-    if !(whole || method == Method::OPTIONS && uri.path() == "*") {
+    if !whole && !star {
         return Err(Refusal::BadRequest(
             "the target is neither a path nor a URI",
         ));

@@ -17,6 +17,7 @@ pub(crate) enum Refusal {
     BodyBelowRate,
     BodyTooLarge,
     UriTooLong,
+    HeadTooLarge,
     TooManyFields,
     /// A node broke the connection before it answered and the request must not be sent again.
     NoAnswer,
@@ -79,11 +80,11 @@ impl Refusal {
                 REQUEST,
                 "the request's body came too slowly",
             ),
-            Self::TooManyFields => (
+            Self::HeadTooLarge | Self::TooManyFields => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "head-too-large",
                 REQUEST,
-                "the request has too many header fields",
+                "the request's head is too large or has too many fields",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -125,6 +126,7 @@ impl Refusal {
         match self {
             Self::BodyTooLarge => Some("body_bytes_max"),
             Self::UriTooLong => Some("uri_bytes_max"),
+            Self::HeadTooLarge => Some("head_bytes_max"),
             Self::TooManyFields => Some("fields_max"),
             Self::BodyBelowRate => Some("body_rate_min"),
             Self::HeldTooMany => Some("held_max"),
@@ -143,6 +145,7 @@ impl Refusal {
                 | Self::BodyBelowRate
                 | Self::BodyTooLarge
                 | Self::UriTooLong
+                | Self::HeadTooLarge
                 | Self::TooManyFields
         )
     }

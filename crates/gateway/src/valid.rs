@@ -95,6 +95,8 @@ pub(crate) struct ValidLimits {
     pub(crate) connections_per_client_max: usize,
     pub(crate) tls_handshake_timeout: Duration,
     pub(crate) h2_streams_max: u32,
+    pub(crate) h2_resets_max: u32,
+    pub(crate) h2_control_frames_max: u32,
     /// Bytes a second.
     pub(crate) body_rate_min: u64,
     pub(crate) upgrade_idle_timeout: Duration,
@@ -326,6 +328,14 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
     );
     faults.range("limits.h2_streams_max", limits.h2_streams_max, 1, 10_000);
     faults.range("limits.h3_streams_max", limits.h3_streams_max, 1, 10_000);
+    faults.range("limits.h2_resets_max", limits.h2_resets_max, 1, 100_000);
+    let control_frames = limits.h2_control_frames_max;
+    faults.range(
+        "limits.h2_control_frames_max",
+        control_frames,
+        10,
+        1_000_000,
+    );
     faults.range("limits.held_max", limits.held_max, 0, 1_000_000);
     let head = faults.size(
         "limits.head_bytes_max",
@@ -348,6 +358,8 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
         connections_per_client_max: limits.connections_per_client_max,
         tls_handshake_timeout: time("tls_handshake_timeout", &limits.tls_handshake_timeout, hour),
         h2_streams_max: limits.h2_streams_max,
+        h2_resets_max: limits.h2_resets_max,
+        h2_control_frames_max: limits.h2_control_frames_max,
         body_rate_min,
         upgrade_idle_timeout: time(
             "upgrade_idle_timeout",

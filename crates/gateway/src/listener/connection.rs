@@ -6,12 +6,15 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
+use bytes::Bytes;
 use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::flood::Meter;
 use super::stream::{ClientStream, Transport};
 use super::{Kind, Lease, http1, http2, preface};
 use crate::handle::Client;
@@ -72,7 +75,7 @@ async fn begin(
         && stream.get_ref().1.alpn_protocol() != Some(ALPN_H2)
     {
         // Over TLS there is no HTTP/2 without ALPN (RFC 9113 section 3.2).
-        return Ok((ClientStream::new(transport, bytes::Bytes::new()), false));
+        return Ok((ClientStream::http1(transport, Bytes::new()), false));
     }
     let first = preface::read(&mut transport, limits.head_timeout)
         .await
@@ -84,7 +87,17 @@ async fn begin(
     if matches!(transport, Transport::Tls(_)) && !first.http2 {
         return Err(io::Error::other("ALPN chose h2 and the preface is missing"));
     }
-    Ok((ClientStream::new(transport, first.bytes), first.http2))
+    if !first.http2 {
+        return Ok((ClientStream::http1(transport, first.bytes), false));
+    }
+    let meter = Meter::new(
+        limits.h2_control_frames_max,
+        limits.h2_resets_max,
+        Instant::now(),
+    );
+    let shared = Arc::clone(&worker.shared);
+    let stream = ClientStream::http2(transport, first.bytes, meter, shared);
+    Ok((stream, true))
 }
 
 async fn handshake(

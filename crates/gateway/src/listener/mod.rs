@@ -8,9 +8,12 @@
 
 mod accept;
 mod connection;
+mod flood;
 mod http1;
 mod http2;
 mod preface;
+mod progress;
+mod refused;
 mod stream;
 
 use std::cell::Cell;

@@ -1,15 +1,22 @@
 //! A client's connection as hyper reads and writes it: plain or TLS, beginning with the bytes that
-//! were read to learn which protocol it is. An enum and not a type parameter: hyper is large, and one
-//! copy of it for each protocol is enough.
+//! were read to learn which protocol it is. What hyper has no place for is done on the way: floods of
+//! HTTP/2 are metered, bare refusals of HTTP/1.1 replaced. An enum and not a type parameter: hyper is
+//! large, and one copy of it for each protocol is enough.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use super::flood::Meter;
+use super::refused;
+use crate::worker::Shared;
 
 /// What carries the bytes.
 #[derive(Debug)]
@@ -41,17 +48,80 @@ pub(super) struct ClientStream {
     transport: Transport,
     /// Read already, and to be read again.
     first: Bytes,
+    spoken: Spoken,
+}
+
+/// What is done on the way.
+#[derive(Debug)]
+enum Spoken {
+    /// An answer in place of hyper's, and how much of it was written.
+    Http1 {
+        instead: Option<(Vec<u8>, usize)>,
+    },
+    Http2 {
+        meter: Meter,
+        shared: Arc<Shared>,
+    },
 }
 
 impl ClientStream {
-    pub(super) fn new(transport: Transport, first: Bytes) -> Self {
-        Self { transport, first }
+    pub(super) fn http1(transport: Transport, first: Bytes) -> Self {
+        Self {
+            transport,
+            first,
+            spoken: Spoken::Http1 { instead: None },
+        }
+    }
+
+    pub(super) fn http2(transport: Transport, first: Bytes, meter: Meter, to: Arc<Shared>) -> Self {
+        Self {
+            transport,
+            first,
+            spoken: Spoken::Http2 { meter, shared: to },
+        }
     }
 
     /// Lets the connection end by a reset, so that its end is not taken for an answer's.
     pub(super) fn end_in_disorder(&self) {
         // An error means that it has ended already.
         let _ = self.transport.tcp().set_zero_linger();
+    }
+}
+
+impl ClientStream {
+    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Spoken::Http2 { meter, shared } = &mut self.spoken
+            && let Err(limit) = meter.came(bytes, Instant::now())
+        {
+            shared.metrics.limit_hit(limit);
+            return Err(io::Error::other(limit));
+        }
+        Ok(())
+    }
+
+    fn went(&mut self, bytes: usize) {
+        if let Spoken::Http2 { meter, .. } = &mut self.spoken {
+            meter.went(bytes);
+        }
+    }
+
+    /// Writes the answer that stands for one of `bytes` bytes of hyper's.
+    fn write_instead(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: usize,
+    ) -> Poll<io::Result<usize>> {
+        if let Spoken::Http1 { instead } = &mut self.spoken {
+            while let Some((answer, written)) = instead {
+                let rest = answer.get(*written..).unwrap_or_default();
+                if rest.is_empty() {
+                    *instead = None;
+                    break;
+                }
+                *written += ready!(Pin::new(&mut self.transport).poll_write(context, rest))?;
+            }
+        }
+        Poll::Ready(Ok(bytes))
     }
 }
 
@@ -62,13 +132,15 @@ impl AsyncRead for ClientStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let before = buffer.filled().len();
         if this.first.is_empty() {
-            return Pin::new(&mut this.transport).poll_read(context, buffer);
+            ready!(Pin::new(&mut this.transport).poll_read(context, buffer))?;
+        } else {
+            let length = this.first.len().min(buffer.remaining());
+            buffer.put_slice(this.first.get(..length).unwrap_or_default());
+            this.first.advance(length);
         }
-        let length = this.first.len().min(buffer.remaining());
-        buffer.put_slice(this.first.get(..length).unwrap_or_default());
-        this.first.advance(length);
-        Poll::Ready(Ok(()))
+        Poll::Ready(this.came(buffer.filled().get(before..).unwrap_or_default()))
     }
 }
 
@@ -78,7 +150,18 @@ impl AsyncWrite for ClientStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(context, bytes)
+        let this = &mut *self;
+        if let Spoken::Http1 { instead } = &mut this.spoken {
+            if instead.is_none() {
+                *instead = refused::instead(bytes).map(|answer| (answer, 0));
+            }
+            if instead.is_some() {
+                return this.write_instead(context, bytes.len());
+            }
+        }
+        let written = ready!(Pin::new(&mut this.transport).poll_write(context, bytes))?;
+        this.went(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -86,7 +169,13 @@ impl AsyncWrite for ClientStream {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(context, parts)
+        if let [only] = parts {
+            return self.poll_write(context, only);
+        }
+        let this = &mut *self;
+        let written = ready!(Pin::new(&mut this.transport).poll_write_vectored(context, parts))?;
+        this.went(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
