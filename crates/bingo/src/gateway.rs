@@ -1,7 +1,7 @@
 //! `bingo gateway`: serves in front of nodes; `--check` only checks a configuration.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chassis::sockets::InheritedListener;
 use chassis::{Exit, Failure};
@@ -36,11 +36,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let inherited = chassis::sockets::inherited()?.listeners;
     if let Some(path) = &arguments.check {
-        read(path)?;
+        gateway::Valid::read(path)?;
         return output::line(&format!("{}: no faults", path.display()));
     }
     let path = arguments.config.unwrap_or_default();
-    let config = read(&path)?;
+    let config = gateway::Valid::read(&path)?;
     let logs = arguments.logs.start(None)?;
     let (admin, public): (Vec<_>, Vec<_>) = inherited
         .into_iter()
@@ -59,11 +59,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         tokio::task::block_in_place(|| gateway::run(config, public, vec![], admin, shutdown))?;
         Ok(Exit::Done)
     })
-}
-
-fn read(path: &Path) -> Result<gateway::Valid, Failure> {
-    let help = "give --config a file that exists; deploy/gateway.yaml is an example";
-    chassis::config::read::<gateway::Config>(path, help)?.validate()
 }
 
 /// The public listeners: those handed down, or else those of the configuration.

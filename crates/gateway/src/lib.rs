@@ -4,9 +4,10 @@
 //! `exchange` chooses a node (`balancer`), sends over `pool` and decides on failures (`retry`),
 //! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
 //! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry` are pure. What a reload may
-//! change is in `live`; a request keeps one such value from its head to its end.
+//! change is in `live`; a request keeps one such value from its head to its end. `reload` makes the
+//! next one.
 //!
-//! Left out as yet: HTTP/3, cache, admission, live configuration, hedging, spooling,
+//! Left out as yet: cache, admission, hedging, spooling,
 //! suspects. They grow in `handle`, between the router and the exchange.
 #![cfg_attr(
     not(test),
@@ -24,7 +25,9 @@ mod balancer;
 mod body;
 pub mod config;
 mod ejection;
+mod events;
 mod exchange;
+mod faults;
 mod forwarded;
 mod handle;
 mod head;
@@ -39,6 +42,7 @@ mod pool;
 mod probe;
 mod problem;
 mod quic;
+mod reload;
 mod request_id;
 mod retry;
 mod router;

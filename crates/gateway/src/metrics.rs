@@ -42,6 +42,11 @@ struct LimitLabels {
     limit: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
 /// How one attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -84,6 +89,7 @@ pub(crate) struct Metrics {
     attempts: Family<OutcomeLabels, Counter>,
     retries: Family<RetryLabels, Counter>,
     limit_hits: Family<LimitLabels, Counter>,
+    reloads: Family<ReloadLabels, Counter>,
 }
 
 impl Metrics {
@@ -99,6 +105,7 @@ impl Metrics {
             attempts: Family::default(),
             retries: Family::default(),
             limit_hits: Family::default(),
+            reloads: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -140,6 +147,11 @@ impl Metrics {
             "bingo_limit_hits",
             "Times that a limit was hit, by its name in gateway.yaml",
             metrics.limit_hits.clone(),
+        );
+        registry.register(
+            "bingo_reloads",
+            "Reloads of the configuration that were done, or refused for its faults",
+            metrics.reloads.clone(),
         );
         Self {
             registry,
@@ -203,6 +215,11 @@ impl Metrics {
         self.retries.get_or_create(&RetryLabels { reason }).inc();
     }
 
+    /// `result`: `done` or `refused`.
+    pub(crate) fn reloaded(&self, result: &'static str) {
+        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+    }
+
     /// `limit` is the key in `gateway.yaml`.
     pub(crate) fn limit_hit(&self, limit: &'static str) {
         self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
@@ -231,6 +248,7 @@ pub fn example() -> String {
     node.show_state(State::Unknown);
     node.ejected(Reason::Broken);
     metrics.retried("no_answer");
+    metrics.reloaded("done");
     metrics.limit_hit("connections_max");
     chassis::metrics::encode(&metrics.registry)
 }

@@ -2,16 +2,17 @@
 //! each with key, value, reason and remedy, because mending a file one message at a time is slow.
 
 use std::collections::HashSet;
-use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::Failure;
-use chassis::config::{parse_duration, parse_size};
+use chassis::config::Fault;
 use http::{HeaderValue, Method};
 
 use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
+use crate::faults::Faults;
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -20,10 +21,15 @@ pub struct Valid {
     pub listen: Vec<ValidListen>,
     /// The admin address, where no listener was handed down.
     pub admin: Option<SocketAddr>,
+    /// `None`: one per core.
+    pub(crate) threads: Option<usize>,
+    /// The file it was read from, which a running gateway goes on looking at.
+    pub(crate) source: Option<Source>,
+    /// Where the token for changes stands.
+    pub(crate) token_file: Option<PathBuf>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) probe: ValidProbe,
     pub(crate) limits: ValidLimits,
-    pub(crate) threads: usize,
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3 (RFC 7838): nothing where no listener speaks it.
     pub(crate) alt_svc: Option<HeaderValue>,
@@ -37,6 +43,22 @@ pub struct ValidListen {
     pub tls: bool,
     /// HTTP/3 over UDP on the same port number.
     pub http3: bool,
+}
+
+/// What a process is born with: sockets, which it may have been handed, and threads. A reload that
+/// would change it is refused: a file that is half in use would be worse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fixed {
+    listen: Vec<ValidListen>,
+    admin: Option<SocketAddr>,
+    threads: Option<usize>,
+}
+
+/// A file as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -79,11 +101,103 @@ pub(crate) struct ValidRoute {
     pub(crate) class: Class,
 }
 
+impl Valid {
+    /// Reads and checks a file; the failure (exit 64) names every fault there is.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let help = "give a file that exists; deploy/gateway.yaml is an example";
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::configuration(format!("read the configuration {name}"), error, help)
+        })?;
+        match Self::parse(&text) {
+            Ok(mut valid) => {
+                let path = path.to_owned();
+                valid.source = Some(Source { path, text });
+                Ok(valid)
+            }
+            Err(faults) => {
+                let nothing = || Failure::configuration(format!("read {name}"), "unknown", help);
+                let all = Failure::all(faults.iter().map(|fault| fault.failure(&name)));
+                Err(all.unwrap_or_else(nothing))
+            }
+        }
+    }
+
+    /// What a running process cannot change.
+    pub(crate) fn fixed(&self) -> Fixed {
+        Fixed {
+            listen: self.listen.clone(),
+            admin: self.admin,
+            threads: self.threads,
+        }
+    }
+
+    /// Checks a file's text; every fault of it, in the order of the lines.
+    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        let mut examined = chassis::config::examine::<Config>(text);
+        let Some(config) = examined.value.take() else {
+            return Err(examined.faults);
+        };
+        let mut faults = Faults::default();
+        let valid = config.check(&mut faults);
+        examined.add(faults.0);
+        match examined.faults.is_empty() {
+            true => Ok(valid),
+            false => Err(examined.faults),
+        }
+    }
+}
+
+impl Fixed {
+    /// A fault for each difference that a reload would make.
+    pub(crate) fn differences(&self, new: &Self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut differ = |key: &str, old: String, new: String| {
+            if old != new {
+                let remedy = format!("restart the gateway, or put `{old}` back");
+                faults.push(Fault::new(
+                    key,
+                    new,
+                    "it takes effect with a restart",
+                    remedy,
+                ));
+            }
+        };
+        let list = |all: &[ValidListen]| {
+            let each = |one: &ValidListen| {
+                let (tls, http3) = (one.tls, one.http3);
+                format!("{} (tls: {tls}, http3: {http3})", one.address)
+            };
+            all.iter().map(each).collect::<Vec<_>>().join(", ")
+        };
+        differ("listen", list(&self.listen), list(&new.listen));
+        let one = |address: Option<SocketAddr>| {
+            address.map_or("no address".to_owned(), |address| address.to_string())
+        };
+        differ("admin.listen", one(self.admin), one(new.admin));
+        let number = |threads: Option<usize>| {
+            threads.map_or("one per core".to_owned(), |threads| threads.to_string())
+        };
+        differ("threads", number(self.threads), number(new.threads));
+        faults
+    }
+}
+
 impl Config {
     /// Checks everything; the failure (exit 64) names every fault there is.
     pub fn validate(&self) -> Result<Valid, Failure> {
         let mut faults = Faults::default();
-        let listen = self.public_addresses(&mut faults);
+        let valid = self.check(&mut faults);
+        let failure = |fault: &Fault| {
+            let attempted = format!("use {}: {}", fault.key, fault.value);
+            Failure::configuration(attempted, &fault.reason, &fault.remedy)
+        };
+        Failure::all(faults.0.iter().map(failure)).map_or(Ok(valid), Err)
+    }
+
+    /// Where there are faults, what is returned is not to be used.
+    fn check(&self, faults: &mut Faults) -> Valid {
+        let listen = self.public_addresses(faults);
         let admin = self.admin.as_ref().and_then(|admin| {
             faults.parsed(
                 "admin.listen",
@@ -91,17 +205,10 @@ impl Config {
                 "write IP:PORT, like 127.0.0.1:9090",
             )
         });
-        self.check_nodes(&mut faults);
-        let probe = valid_probe(&self.probe, &mut faults);
-        let limits = valid_limits(&self.limits, &mut faults);
-        let threads = self.threads.unwrap_or_else(cores);
-        faults.range("threads", threads, 1, 1024);
-        let routes = self
-            .routes
-            .iter()
-            .enumerate()
-            .map(|(index, route)| valid_route(index, route, &mut faults))
-            .collect();
+        self.check_nodes(faults);
+        if let Some(threads) = self.threads {
+            faults.range("threads", threads, 1, 1024);
+        }
         if self.routes.is_empty() {
             faults.add(
                 "routes",
@@ -119,20 +226,30 @@ impl Config {
                 "write 404, or leave the key out",
             );
         }
-        match Failure::all(faults.0) {
-            Some(failure) => Err(failure),
-            None => Ok(Valid {
-                listen,
-                admin,
-                nodes: self.nodes.clone(),
-                probe,
-                limits,
-                threads,
-                expose_node: self.expose_node,
-                alt_svc: alt_svc(&self.listen, self.advertise_http3),
-                routes,
-            }),
+        let route = |(index, route)| valid_route(index, route, faults);
+        let routes = self.routes.iter().enumerate().map(route).collect();
+        Valid {
+            listen,
+            admin,
+            threads: self.threads,
+            source: None,
+            token_file: self.token_file(faults),
+            nodes: self.nodes.clone(),
+            probe: valid_probe(&self.probe, faults),
+            limits: valid_limits(&self.limits, faults),
+            expose_node: self.expose_node,
+            alt_svc: alt_svc(&self.listen, self.advertise_http3),
+            routes,
         }
+    }
+
+    fn token_file(&self, faults: &mut Faults) -> Option<PathBuf> {
+        let path = self.admin.as_ref()?.token_file.as_ref()?;
+        if path.is_empty() {
+            let remedy = "write the path of a file, or leave the key out";
+            faults.add("admin.token_file", "", "it is empty", remedy);
+        }
+        Some(PathBuf::from(path))
     }
 
     fn public_addresses(&self, faults: &mut Faults) -> Vec<ValidListen> {
@@ -231,10 +348,6 @@ fn alt_svc(listen: &[Listen], advertise: bool) -> Option<HeaderValue> {
         .map(|port| format!("h3=\":{port}\"; ma=86400"))
         .collect();
     HeaderValue::try_from(services.join(", ")).ok()
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn valid_probe(probe: &Probe, faults: &mut Faults) -> ValidProbe {
@@ -347,87 +460,6 @@ fn valid_route(index: usize, route: &Route, faults: &mut Faults) -> ValidRoute {
         body_bytes_max: faults.size(&key("body_bytes_max"), &route.body_bytes_max, 0, 1 << 40),
         retry: route.retry,
         class: route.class,
-    }
-}
-
-#[derive(Default)]
-struct Faults(Vec<Failure>);
-
-impl Faults {
-    fn add(&mut self, key: &str, value: impl Display, why: impl Display, remedy: &str) {
-        self.0.push(Failure::configuration(
-            format!("use {key}: {value}"),
-            why,
-            remedy,
-        ));
-    }
-
-    fn parsed(&mut self, key: &str, value: &str, remedy: &str) -> Option<SocketAddr> {
-        value
-            .parse()
-            .map_err(|error| self.add(key, value, error, remedy))
-            .ok()
-    }
-
-    fn path(&mut self, key: &str, value: &str) {
-        let plain = value
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
-        if !value.starts_with('/') || !plain {
-            self.add(
-                key,
-                value,
-                "it is no path",
-                "begin it with / and use no blank, ? or #",
-            );
-        }
-        let braces = value.split('/').all(|segment| {
-            let inner = segment
-                .strip_prefix('{')
-                .and_then(|rest| rest.strip_suffix('}'));
-            !inner.unwrap_or(segment).contains(['{', '}']) && inner != Some("")
-        });
-        if !braces {
-            self.add(
-                key,
-                value,
-                "braces must enclose a whole segment",
-                "write it like /api/movie/{id}",
-            );
-        }
-    }
-
-    fn range<T: PartialOrd + Display + Copy>(&mut self, key: &str, value: T, min: T, max: T) {
-        if value < min || value > max {
-            let remedy = format!("choose {min} to {max}");
-            self.add(key, value, "it is out of range", &remedy);
-        }
-    }
-
-    fn duration(&mut self, key: &str, value: &str, min: Duration, max: Duration) -> Duration {
-        let text = chassis::config::format_duration;
-        match parse_duration(value) {
-            Ok(duration) if duration >= min && duration <= max => return duration,
-            Ok(_) => {
-                let remedy = format!("choose {} to {}", text(min), text(max));
-                self.add(key, value, "it is out of range", &remedy);
-            }
-            Err(why) => self.add(key, value, why, "write a duration"),
-        }
-        min
-    }
-
-    fn size(&mut self, key: &str, value: &str, min: u64, max: u64) -> u64 {
-        let text = chassis::config::format_size;
-        match parse_size(value) {
-            Ok(size) if size >= min && size <= max => return size,
-            Ok(_) => {
-                let remedy = format!("choose {} to {}", text(min), text(max));
-                self.add(key, value, "it is out of range", &remedy);
-            }
-            Err(why) => self.add(key, value, why, "write a size"),
-        }
-        min
     }
 }
 
