@@ -1,7 +1,7 @@
 //! `bingo gateway`: serves in front of nodes; `--check` only checks a configuration.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chassis::sockets::InheritedListener;
 use chassis::{Exit, Failure};
@@ -23,9 +23,12 @@ pub(crate) struct Arguments {
         required_unless_present = "check"
     )]
     config: Option<PathBuf>,
-    /// Check a configuration file, name every fault, and end
+    /// Check a configuration file, name every fault, warn of risky values, and end
     #[arg(long, value_name = "PATH")]
     check: Option<PathBuf>,
+    /// Write what --check finds as JSON
+    #[arg(long, requires = "check")]
+    json: bool,
     /// A private address for /metrics and /health, beside the configured one
     #[arg(long, value_name = "ADDR:PORT")]
     admin_listen: Option<SocketAddr>,
@@ -36,8 +39,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let inherited = chassis::sockets::inherited()?.listeners;
     if let Some(path) = &arguments.check {
-        gateway::Valid::read(path)?;
-        return output::line(&format!("{}: no faults", path.display()));
+        return check(path, arguments.json);
     }
     let path = arguments.config.unwrap_or_default();
     let config = gateway::Valid::read(&path)?;
@@ -59,6 +61,34 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         tokio::task::block_in_place(|| gateway::run(config, public, vec![], admin, shutdown))?;
         Ok(Exit::Done)
     })
+}
+
+/// Exit 64 where the file has faults; warnings change no exit code.
+fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
+    let report = gateway::Report::of(path)?;
+    let name = path.display().to_string();
+    if json {
+        output::json(&serde_json::json!({
+            "file": name,
+            "faults": report.faults,
+            "warnings": report.warnings,
+        }))?;
+        return Ok(match report.faults.is_empty() {
+            true => Exit::Done,
+            false => Exit::Configuration,
+        });
+    }
+    let failures = report.faults.iter().map(|fault| fault.failure(&name));
+    if let Some(failure) = Failure::all(failures) {
+        return Err(failure);
+    }
+    for warning in &report.warnings {
+        let (place, reason, remedy) = (warning.place(), &warning.reason, &warning.remedy);
+        output::line(&format!(
+            "warning: {name} {place}: {reason}\nhelp: {remedy}"
+        ))?;
+    }
+    output::line(&format!("{name}: no faults"))
 }
 
 /// The public listeners: those handed down, or else those of the configuration.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::Failure;
-use chassis::config::Fault;
+use chassis::config::{Examined, Fault};
 use http::{HeaderValue, Method};
 
 use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
@@ -104,11 +104,7 @@ pub(crate) struct ValidRoute {
 impl Valid {
     /// Reads and checks a file; the failure (exit 64) names every fault there is.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let help = "give a file that exists; deploy/gateway.yaml is an example";
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::configuration(format!("read the configuration {name}"), error, help)
-        })?;
+        let text = read(path)?;
         match Self::parse(&text) {
             Ok(mut valid) => {
                 let path = path.to_owned();
@@ -116,7 +112,8 @@ impl Valid {
                 Ok(valid)
             }
             Err(faults) => {
-                let nothing = || Failure::configuration(format!("read {name}"), "unknown", help);
+                let name = path.display().to_string();
+                let nothing = || Failure::configuration(format!("read {name}"), "unknown", "");
                 let all = Failure::all(faults.iter().map(|fault| fault.failure(&name)));
                 Err(all.unwrap_or_else(nothing))
             }
@@ -134,18 +131,32 @@ impl Valid {
 
     /// Checks a file's text; every fault of it, in the order of the lines.
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
-        let mut examined = chassis::config::examine::<Config>(text);
-        let Some(config) = examined.value.take() else {
-            return Err(examined.faults);
-        };
-        let mut faults = Faults::default();
-        let valid = config.check(&mut faults);
-        examined.add(faults.0);
-        match examined.faults.is_empty() {
-            true => Ok(valid),
-            false => Err(examined.faults),
+        match Self::examine(text) {
+            (Some(valid), examined) if examined.faults.is_empty() => Ok(valid),
+            (_, examined) => Err(examined.faults),
         }
     }
+
+    /// Where there are faults, the value is not to be used.
+    pub(crate) fn examine(text: &str) -> (Option<Self>, Examined<Config>) {
+        let mut examined = chassis::config::examine::<Config>(text);
+        let mut faults = Faults::default();
+        let config = examined.value.as_ref();
+        let valid = config.map(|config| config.check(&mut faults));
+        examined.add(faults.0);
+        (valid, examined)
+    }
+}
+
+/// A file's text; it fails with exit 64.
+pub(crate) fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Failure::configuration(
+            format!("read the configuration {}", path.display()),
+            error,
+            "give a file that exists; deploy/gateway.yaml is an example",
+        )
+    })
 }
 
 impl Fixed {

@@ -100,13 +100,21 @@ fn public(options: &Options, port: u16) -> impl Iterator<Item = String> {
 }
 
 fn gateway(subject: &Subject<'_>) -> String {
-    let Subject { options, ports, .. } = subject;
+    let Subject {
+        layout,
+        options,
+        ports,
+        ..
+    } = subject;
     let listen: Vec<Value> = public(options, options.http_port)
         .map(|address| json!({ "address": address }))
         .collect();
     let head = json!({
         "listen": listen,
-        "admin": { "listen": public(options, options.admin_port).next() },
+        "admin": {
+            "listen": public(options, options.admin_port).next(),
+            "token_file": layout.admin_token(),
+        },
         "nodes": gateway_nodes(ports, options.nodes),
     });
     let policies = GATEWAY_EXAMPLE
