@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
+pub use hyper::Method;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::{HeaderMap, Method, StatusCode, Uri};
+use hyper::{HeaderMap, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 

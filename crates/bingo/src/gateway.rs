@@ -27,9 +27,12 @@ pub(crate) struct Arguments {
         required_unless_present = "check"
     )]
     config: Option<PathBuf>,
-    /// Check a configuration file, name every fault, and end
+    /// Check a configuration file, name every fault, warn of risky values, and end
     #[arg(long, value_name = "PATH")]
     check: Option<PathBuf>,
+    /// Write what --check finds as JSON
+    #[arg(long, requires = "check")]
+    json: bool,
     /// A private address for /metrics and /health, beside the configured one
     #[arg(long, value_name = "ADDR:PORT")]
     admin_listen: Option<SocketAddr>,
@@ -49,11 +52,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let inherited = chassis::sockets::inherited()?.listeners;
     if let Some(path) = &arguments.check {
-        read(path)?;
-        return output::line(&format!("{}: no faults", path.display()));
+        return check(path, arguments.json);
     }
     let path = arguments.config.unwrap_or_default();
-    let mut config = read(&path)?;
+    let mut config = gateway::Valid::read(&path)?;
     let logs = arguments.logs.start(None, None)?;
     config.open_certificates()?;
     let (admin, public): (Vec<_>, Vec<_>) = inherited
@@ -75,9 +77,32 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     })
 }
 
-fn read(path: &Path) -> Result<gateway::Valid, Failure> {
-    let help = "give --config a file that exists; deploy/gateway.yaml is an example";
-    chassis::config::read::<gateway::Config>(path, help)?.validate()
+/// Exit 64 where the file has faults; warnings change no exit code.
+fn check(path: &Path, json: bool) -> Result<Exit, Failure> {
+    let report = gateway::Report::of(path)?;
+    let name = path.display().to_string();
+    if json {
+        output::json(&serde_json::json!({
+            "file": name,
+            "faults": report.faults,
+            "warnings": report.warnings,
+        }))?;
+        return Ok(match report.faults.is_empty() {
+            true => Exit::Done,
+            false => Exit::Configuration,
+        });
+    }
+    let failures = report.faults.iter().map(|fault| fault.failure(&name));
+    if let Some(failure) = Failure::all(failures) {
+        return Err(failure);
+    }
+    for warning in &report.warnings {
+        let (place, reason, remedy) = (warning.place(), &warning.reason, &warning.remedy);
+        output::line(&format!(
+            "warning: {name} {place}: {reason}\nhelp: {remedy}"
+        ))?;
+    }
+    output::line(&format!("{name}: no faults"))
 }
 
 /// The public listeners: those handed down, or else those of the configuration.

@@ -35,6 +35,7 @@ async fn an_installation_goes_from_nothing_to_ready_and_back_to_nothing() {
         assert!(root_children.is_empty(), "{root_children:?}");
     }
     list_in_the_databases_order(&installation).await;
+    the_gateways_obey_the_token(&installation, &status).await;
     let pids = installation.pids();
     installation.up(&["--detach"]).await;
     assert_eq!(installation.pids(), pids, "a second up restarts nothing");
@@ -63,6 +64,24 @@ async fn an_installation_goes_from_nothing_to_ready_and_back_to_nothing() {
     let purged = installation.run(&["down", "--purge", "--yes"]);
     assert_eq!(purged.code, 0, "{}", purged.stderr);
     assert!(!installation.folder().exists());
+}
+
+/// Their account can read it, and nothing changes without it.
+async fn the_gateways_obey_the_token(installation: &Installation, status: &serde_json::Value) {
+    let file = installation.folder().join("run/admin.token");
+    let token = std::fs::read_to_string(file).unwrap();
+    let processes = status["processes"].as_array().unwrap().iter();
+    for gateway in processes.filter(|process| process["role"] == "gateway") {
+        let metrics = gateway["metrics"].as_str().unwrap();
+        let url = metrics.replace("/metrics", "/api/v1/reload");
+        let ask = |header: String| {
+            let request = http::Request::new(http::Method::POST, &url);
+            request.header("authorization", &header).send()
+        };
+        assert_eq!(ask("Bearer x".to_owned()).await.unwrap().status, 401);
+        let answer = ask(format!("Bearer {}", token.trim())).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
 }
 
 async fn list_in_the_databases_order(installation: &Installation) {

@@ -9,13 +9,15 @@ use crate::ejection::State;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
     pub(crate) state: State,
+    /// An operator took it out: it takes nothing, whatever befalls the others.
+    pub(crate) taken_out: bool,
     /// Expected seconds until the end of an answer of this class; `None` until one was seen.
     pub(crate) latency: Option<f32>,
     /// Requests that this node is working on for this gateway.
     pub(crate) in_flight: u32,
 }
 
-/// Index of the node that takes the next request; `None` only without nodes.
+/// Index of the node that takes the next request; `None` without nodes, or when all are taken out.
 ///
 /// Nodes in rotation come first. Without one, the gateway fails open: draining nodes (they still
 /// answer), then ejected ones. `avoid` (the node that has just failed this request) is taken only
@@ -27,6 +29,7 @@ pub(crate) fn choose(
 ) -> Option<usize> {
     let fastest = views
         .clone()
+        .filter(|view| !view.taken_out)
         .filter_map(|view| view.latency)
         .fold(f32::INFINITY, f32::min);
     // A node that nobody has measured is taken for as fast as the best: it is tried, not flooded.
@@ -35,6 +38,9 @@ pub(crate) fn choose(
     let mut best: Option<(usize, (u8, bool), f32)> = None;
     let mut equals = 1;
     for (index, view) in views.enumerate() {
+        if view.taken_out {
+            continue;
+        }
         let rank = (rank(view.state), avoid == Some(index));
         let latency = view.latency.unwrap_or(unmeasured).max(1e-6);
         let cost = latency * (view.in_flight as f32 + 1.0);
@@ -63,7 +69,7 @@ fn rank(state: State) -> u8 {
     match state {
         State::Unknown | State::Healthy => 0,
         State::Draining => 1,
-        State::Ejected => 2,
+        State::Ejected | State::Maintenance => 2,
     }
 }
 
@@ -134,6 +140,7 @@ mod tests {
     fn view(state: State, latency: f32, in_flight: u32) -> View {
         View {
             state,
+            taken_out: false,
             latency: (latency > 0.0).then_some(latency),
             in_flight,
         }
@@ -194,6 +201,16 @@ mod tests {
         );
         assert_eq!(chosen(&[ejected], None), Some(0));
         assert_eq!(chosen(&[], None), None);
+    }
+
+    #[test]
+    fn a_node_that_an_operator_took_out_gets_nothing_even_if_it_is_the_last() {
+        let out = View {
+            taken_out: true,
+            ..view(State::Draining, 0.001, 0)
+        };
+        assert_eq!(chosen(&[out, view(State::Ejected, 1.0, 9)], None), Some(1));
+        assert_eq!(chosen(&[out, out], None), None);
     }
 
     #[test]

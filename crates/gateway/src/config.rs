@@ -15,7 +15,7 @@ pub struct Config {
     /// Public addresses. They are opened by the caller, or handed down by the supervisor.
     #[schemars(length(min = 1))]
     pub listen: Vec<Listen>,
-    /// Where `/metrics`, `/health` and `/api/v1/status` are served; left out: nowhere.
+    /// Where metrics, health, status and the admin API are served; left out: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,
     /// The certificate of the listeners that speak TLS; left out: there is none.
@@ -80,13 +80,19 @@ pub struct Listen {
     pub advertised_port: Option<u16>,
 }
 
-/// The admin listener, `IP:PORT`.
+/// The admin listener.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// `IP:PORT`, like `127.0.0.1:9090`.
     #[schemars(extend("format" = "socket-address"))]
     pub listen: String,
+    /// A file that holds the token which changes over the admin API must bring (`Authorization:
+    /// Bearer …`). It is read at each change, so a new token needs no restart; nobody but the
+    /// gateway's account should be able to read it. Left out: no change is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub token_file: Option<String>,
 }
 
 /// Where the certificate comes from: an own authority (`folder`), or files (`certificate`, `key`).

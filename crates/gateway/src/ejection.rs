@@ -12,13 +12,21 @@ pub(crate) enum State {
     /// Not probed yet: counts as healthy, else the first second would be all 503 (trap 23).
     Unknown = 0,
     Healthy = 1,
-    /// It told us that it is ending: out of rotation, not sick.
+    /// It told us that it is ending, or an operator wants it to: out of rotation, not sick.
     Draining = 2,
     Ejected = 3,
+    /// An operator took it out; it is not even probed.
+    Maintenance = 4,
 }
 
 impl State {
-    pub(crate) const ALL: [Self; 4] = [Self::Unknown, Self::Healthy, Self::Draining, Self::Ejected];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Unknown,
+        Self::Healthy,
+        Self::Draining,
+        Self::Ejected,
+        Self::Maintenance,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -26,6 +34,7 @@ impl State {
             Self::Healthy => "healthy",
             Self::Draining => "draining",
             Self::Ejected => "ejected",
+            Self::Maintenance => "maintenance",
         }
     }
 
@@ -39,6 +48,47 @@ impl State {
     /// In rotation.
     pub(crate) fn is_usable(self) -> bool {
         matches!(self, Self::Unknown | Self::Healthy)
+    }
+}
+
+/// What an operator wants of a node. It goes before what probes say, and is kept until the operator
+/// says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub(crate) enum Wanted {
+    /// In rotation, as far as it is healthy.
+    #[default]
+    Active = 0,
+    /// No new request; what it has, it finishes. It is probed on.
+    Draining = 1,
+    /// Out, and not probed.
+    Maintenance = 2,
+}
+
+impl Wanted {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+        }
+    }
+
+    pub(crate) fn from_u8(value: u8) -> Self {
+        [Self::Active, Self::Draining, Self::Maintenance]
+            .into_iter()
+            .find(|wanted| *wanted as u8 == value)
+            .unwrap_or_default()
+    }
+
+    /// Where a node stands of which probes and requests say `health`.
+    pub(crate) fn with(self, health: State) -> State {
+        match (self, health) {
+            (Self::Maintenance, _) => State::Maintenance,
+            (Self::Draining, State::Unknown | State::Healthy) => State::Draining,
+            (Self::Draining | Self::Active, health) => health,
+        }
     }
 }
 
@@ -126,6 +176,16 @@ impl Default for Health {
 }
 
 impl Health {
+    /// After maintenance: nobody has looked at the node for long, so that it must show first that it
+    /// is well. Where no other is left, it is tried nonetheless.
+    pub(crate) fn after_maintenance() -> Self {
+        Self {
+            state: State::Ejected,
+            good: 0,
+            bad: 0,
+        }
+    }
+
     /// Takes an event in; returns what changed.
     pub(crate) fn apply(&mut self, event: Event, thresholds: Thresholds) -> Option<Change> {
         let from = self.state;
@@ -281,6 +341,35 @@ mod tests {
         assert_eq!(judge(Probed::TimedOut, Duration::ZERO, true), None);
         assert!(judge(Probed::TimedOut, Duration::ZERO, false).is_some());
         assert!(judge(Probed::BadStatus, Duration::ZERO, true).is_some());
+    }
+
+    #[test]
+    fn what_an_operator_wants_goes_before_what_probes_say() {
+        use State::{Draining, Ejected, Healthy, Maintenance, Unknown};
+        for health in [Unknown, Healthy, Draining, Ejected] {
+            assert_eq!(Wanted::Active.with(health), health);
+            assert_eq!(Wanted::Maintenance.with(health), Maintenance);
+            assert!(!Wanted::Draining.with(health).is_usable());
+        }
+        assert_eq!(Wanted::Draining.with(Healthy), Draining);
+        // Whoever drains a node wants to see that it died.
+        assert_eq!(Wanted::Draining.with(Ejected), Ejected);
+    }
+
+    #[test]
+    fn after_maintenance_a_node_must_show_that_it_is_well() {
+        let mut health = Health::after_maintenance();
+        assert!(!health.state.is_usable());
+        health.apply(Event::ProbeGood, THRESHOLDS);
+        health.apply(Event::ProbeGood, THRESHOLDS);
+        assert_eq!(health.state, State::Healthy);
+    }
+
+    #[test]
+    fn every_wish_survives_its_atomic() {
+        for wanted in [Wanted::Active, Wanted::Draining, Wanted::Maintenance] {
+            assert_eq!(Wanted::from_u8(wanted as u8), wanted);
+        }
     }
 
     #[test]

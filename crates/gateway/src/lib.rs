@@ -6,7 +6,7 @@
 //! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
 //! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry`, `admission::queue`,
 //! `cache::policy`, `cache::keeper` are pure. What a reload may change is in `live`; a request keeps
-//! one such value from its head to its end.
+//! one such value from its head to its end. `reload` makes the next one.
 //!
 //! `tls` holds the certificate of all listeners and keeps it fresh, `mdns` announces its name.
 //!
@@ -31,7 +31,9 @@ mod body;
 mod cache;
 pub mod config;
 mod ejection;
+mod events;
 mod exchange;
+mod faults;
 mod forwarded;
 mod handle;
 mod head;
@@ -47,8 +49,10 @@ mod pool;
 mod probe;
 mod problem;
 mod quic;
+mod reload;
 mod request_id;
 mod retry;
+mod risks;
 mod router;
 mod run;
 mod tls;
@@ -60,6 +64,7 @@ pub use config::Config;
 pub use listener::{Kind, Listener};
 pub use metrics::example as metrics_example;
 pub use quic::Listener as QuicListener;
+pub use risks::Report;
 pub use run::run;
 pub use tls::is_server_name;
 pub use valid::{Valid, ValidListen};

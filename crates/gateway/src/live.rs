@@ -4,11 +4,15 @@
 //!
 //! Not in here: what threads are born with (`threads`) and sockets (`listen`, `admin.listen`).
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use http::HeaderValue;
+use serde_json::json;
 
 use crate::cache::config::ValidCache;
+use crate::ejection::Wanted;
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::Router;
@@ -25,42 +29,53 @@ pub(crate) struct Live {
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3.
     pub(crate) alt_svc: Option<HeaderValue>,
+    /// Where the token for changes stands; without it there are none.
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 impl Live {
     /// Prepares a configuration; nothing of it shows before `replaces`. `old` is the one in use:
-    /// nodes with the same name and address are taken over from it.
+    /// nodes with the same name and address are taken over from it. `wanted` is what operators want of
+    /// nodes, by name.
     pub(crate) fn new(
         config: &Valid,
         old: Option<&Self>,
+        wanted: impl Fn(&str) -> Wanted,
         metrics: &Metrics,
         started: Instant,
     ) -> Self {
         let known = old.map(|old| &old.nodes);
         Self {
-            nodes: Nodes::new(&config.nodes, known, metrics, started),
+            nodes: Nodes::new(&config.nodes, known, wanted, metrics, started),
             router: Router::new(&config.routes),
             probe: config.probe.clone(),
             limits: config.limits.clone(),
             cache: config.cache,
             expose_node: config.expose_node,
             alt_svc: config.alt_svc.clone(),
+            token_file: config.token_file.clone(),
         }
     }
 
     /// To be called when this configuration has taken the place of `old`: nodes that are gone take
     /// nothing in any more and leave the metrics, new ones are shown.
-    pub(crate) fn replaces(&self, old: &Self, metrics: &Metrics) {
+    pub(crate) fn replaces(&self, old: &Self, metrics: &Metrics, events: &Events) {
         for gone in old.nodes.iter().filter(|node| !self.nodes.has(node.id)) {
             gone.retire();
             if self.nodes.by_name(&gone.name).is_none() {
                 metrics.forget_node(&gone.name);
-                tracing::info!(node = gone.name, address = gone.address, "node removed");
             }
+            let (node, address) = (&gone.name, &gone.address);
+            tracing::info!(node, address, "node removed");
+            let data = json!({"node": node, "address": address});
+            events.push("node_removed", data);
         }
         for new in self.nodes.iter().filter(|node| !old.nodes.has(node.id)) {
             new.show();
-            tracing::info!(node = new.name, address = new.address, "node added");
+            let (node, address, wanted) = (&new.name, &new.address, new.wanted().name());
+            tracing::info!(node, address, wanted, "node added");
+            let data = json!({"node": node, "address": address, "wanted": wanted});
+            events.push("node_added", data);
         }
     }
 }

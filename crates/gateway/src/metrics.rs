@@ -45,6 +45,11 @@ struct LimitLabels {
     limit: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
 /// How one attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -90,6 +95,7 @@ pub(crate) struct Metrics {
     retries: Family<RetryLabels, Counter>,
     limit_hits: Family<LimitLabels, Counter>,
     pub(crate) certificate: CertificateMetrics,
+    reloads: Family<ReloadLabels, Counter>,
 }
 
 impl Metrics {
@@ -108,6 +114,7 @@ impl Metrics {
             retries: Family::default(),
             limit_hits: Family::default(),
             certificate: CertificateMetrics::register(&mut registry),
+            reloads: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -149,6 +156,11 @@ impl Metrics {
             "bingo_limit_hits",
             "Times that a limit was hit, by its name in gateway.yaml",
             metrics.limit_hits.clone(),
+        );
+        registry.register(
+            "bingo_reloads",
+            "Reloads of the configuration that were done, or refused for its faults",
+            metrics.reloads.clone(),
         );
         Self {
             registry,
@@ -212,6 +224,11 @@ impl Metrics {
         self.retries.get_or_create(&RetryLabels { reason }).inc();
     }
 
+    /// `result`: `done` or `refused`.
+    pub(crate) fn reloaded(&self, result: &'static str) {
+        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+    }
+
     /// `limit` is the key in `gateway.yaml`.
     pub(crate) fn limit_hit(&self, limit: &'static str) {
         self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
@@ -245,6 +262,7 @@ pub fn example() -> String {
     node.show_state(State::Unknown);
     node.ejected(Reason::Broken);
     metrics.retried("no_answer");
+    metrics.reloaded("done");
     metrics.limit_hit("connections_max");
     metrics.cache.count("/long_dummy", "hit");
     metrics.admission.of_class("point");

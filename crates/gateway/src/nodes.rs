@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::HeaderValue;
+use serde_json::json;
 
 use crate::balancer::{self, Estimate, View};
 use crate::config::{self, Class};
-use crate::ejection::{Event, Health, State, Thresholds};
+use crate::ejection::{Event, Health, State, Thresholds, Wanted};
+use crate::events::Events;
 use crate::metrics::{Metrics, NodeMetrics};
 
 /// Tells a node from every other that this process has known, whatever their names.
@@ -36,7 +38,10 @@ pub(crate) struct Node {
     pub(crate) metrics: NodeMetrics,
     /// Estimates count their time from here; the same for all nodes.
     started: Instant,
+    /// What probes and requests say.
     state: AtomicU8,
+    /// What an operator wants.
+    wanted: AtomicU8,
     /// It is no longer in the configuration; what is in flight on it ends.
     retired: AtomicBool,
     in_flight: AtomicU32,
@@ -53,10 +58,12 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// A node that `known` has under the same name and address is that very node.
+    /// A node that `known` has under the same name and address is that very node; another begins with
+    /// what an operator wants of its name.
     pub(crate) fn new(
         nodes: &[config::Node],
         known: Option<&Self>,
+        wanted: impl Fn(&str) -> Wanted,
         metrics: &Metrics,
         started: Instant,
     ) -> Self {
@@ -64,7 +71,7 @@ impl Nodes {
             let same = |one: &&Arc<Node>| one.name == node.name && one.address == node.address;
             match known.and_then(|known| known.iter().find(same)) {
                 Some(same) => Arc::clone(same),
-                None => Arc::new(Node::new(node, metrics, started)),
+                None => Arc::new(Node::new(node, wanted(&node.name), metrics, started)),
             }
         });
         Self {
@@ -84,7 +91,7 @@ impl Nodes {
         self.list.iter().find(|node| node.name == name)
     }
 
-    /// The node that takes a request of this class; `None` only without nodes.
+    /// The node that takes a request of this class; `None` where an operator took all out.
     pub(crate) fn choose(
         &self,
         class: Class,
@@ -103,7 +110,7 @@ impl Nodes {
 }
 
 impl Node {
-    fn new(node: &config::Node, metrics: &Metrics, started: Instant) -> Self {
+    fn new(node: &config::Node, wanted: Wanted, metrics: &Metrics, started: Instant) -> Self {
         Self {
             id: NodeId::next(),
             name: node.name.clone(),
@@ -112,6 +119,7 @@ impl Node {
             metrics: metrics.of_node(&node.name),
             started,
             state: AtomicU8::new(State::Unknown as u8),
+            wanted: AtomicU8::new(wanted as u8),
             retired: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             answers: AtomicU64::new(0),
@@ -120,33 +128,68 @@ impl Node {
         }
     }
 
+    /// Where it stands, all things considered.
     pub(crate) fn state(&self) -> State {
-        State::from_u8(self.state.load(Relaxed))
+        self.wanted().with(State::from_u8(self.state.load(Relaxed)))
+    }
+
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted::from_u8(self.wanted.load(Relaxed))
+    }
+
+    /// Obeys an operator; false where nothing changes.
+    pub(crate) fn want(&self, wanted: Wanted, events: &Events) -> bool {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.wanted();
+        if before == wanted {
+            return false;
+        }
+        if before == Wanted::Maintenance {
+            *health = Health::after_maintenance();
+            self.state.store(health.state as u8, Relaxed);
+            self.forget_latency();
+        }
+        self.wanted.store(wanted as u8, Relaxed);
+        self.metrics.show_state(self.state());
+        let (name, before, wanted) = (&self.name, before.name(), wanted.name());
+        tracing::info!(
+            node = name,
+            from = before,
+            to = wanted,
+            "node set by an operator"
+        );
+        let data = json!({"node": name, "from": before, "to": wanted});
+        events.push("node_set", data);
+        true
     }
 
     /// Takes in what was learned about the node; logs and counts a change of its state. A node that
     /// is no longer in the configuration learns nothing: another may have its name by now.
-    pub(crate) fn learn(&self, event: Event, thresholds: Thresholds) {
+    pub(crate) fn learn(&self, event: Event, thresholds: Thresholds, events: &Events) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_retired() {
+        if self.is_retired() || self.wanted() == Wanted::Maintenance {
             return;
         }
         let Some(change) = health.apply(event, thresholds) else {
             return;
         };
         self.state.store(change.to as u8, Relaxed);
-        self.metrics.show_state(change.to);
+        self.metrics.show_state(self.state());
         let (from, to) = (change.from.name(), change.to.name());
         if let Some(reason) = change.reason {
             self.metrics.ejected(reason);
             let reason = reason.name();
             tracing::warn!(node = self.name, from, reason, "node ejected");
+            let data = json!({"node": self.name, "from": from, "reason": reason});
+            events.push("node_ejected", data);
         } else {
             if change.from == State::Ejected {
                 // Most likely another process: what was measured before says nothing about it.
                 self.forget_latency();
             }
             tracing::info!(node = self.name, from, to, "node changed state");
+            let data = json!({"node": self.name, "from": from, "to": to});
+            events.push("node_changed", data);
         }
     }
 
@@ -211,6 +254,7 @@ impl Node {
             .map_or(0, |slot| slot.load(Relaxed));
         View {
             state: self.state(),
+            taken_out: self.wanted() != Wanted::Active,
             latency: Estimate::from_bits(bits).at(self.clock(now)),
             in_flight: self.in_flight(),
         }
@@ -239,6 +283,10 @@ mod tests {
         }
     }
 
+    fn nodes(list: &[config::Node], known: Option<&Nodes>, metrics: &Metrics) -> Nodes {
+        Nodes::new(list, known, |_| Wanted::Active, metrics, Instant::now())
+    }
+
     fn states(metrics: &Metrics) -> Vec<String> {
         chassis::metrics::encode(&metrics.registry)
             .lines()
@@ -249,15 +297,15 @@ mod tests {
 
     #[test]
     fn a_node_of_the_same_name_and_address_is_the_same_and_any_other_is_new_and_unknown() {
-        let (metrics, started) = (Metrics::new(), Instant::now());
+        let (metrics, events) = (Metrics::new(), Events::new());
         let thresholds = Thresholds { rise: 2, fall: 1 };
         let old = [node("a", "h:1"), node("b", "h:2"), node("c", "h:3")];
-        let old = Nodes::new(&old, None, &metrics, started);
+        let old = nodes(&old, None, &metrics);
         for node in old.iter() {
-            node.learn(Event::ProbeGood, thresholds);
+            node.learn(Event::ProbeGood, thresholds, &events);
         }
         let new = [node("c", "h:3"), node("b", "h:9"), node("d", "h:1")];
-        let new = Nodes::new(&new, Some(&old), &metrics, started);
+        let new = nodes(&new, Some(&old), &metrics);
         let of = |nodes: &Nodes, name: &str| nodes.by_name(name).unwrap().clone();
         assert_eq!(of(&new, "c").id, of(&old, "c").id);
         assert_eq!(of(&new, "c").state(), State::Healthy);
@@ -270,14 +318,16 @@ mod tests {
 
     #[test]
     fn a_retired_node_learns_nothing_so_its_successor_of_the_same_name_is_not_blamed() {
-        let (metrics, started) = (Metrics::new(), Instant::now());
-        let old = Nodes::new(&[node("a", "h:1")], None, &metrics, started);
-        let new = Nodes::new(&[node("a", "h:2")], Some(&old), &metrics, started);
+        let (metrics, events) = (Metrics::new(), Events::new());
+        let old = nodes(&[node("a", "h:1")], None, &metrics);
+        let new = nodes(&[node("a", "h:2")], Some(&old), &metrics);
         old.by_name("a").unwrap().retire();
         new.by_name("a").unwrap().show();
         let thresholds = Thresholds { rise: 2, fall: 1 };
         let draining = Event::Draining;
-        old.by_name("a").unwrap().learn(draining, thresholds);
+        old.by_name("a")
+            .unwrap()
+            .learn(draining, thresholds, &events);
         assert_eq!(
             states(&metrics),
             ["bingo_node_state{node=\"a\",state=\"unknown\"} 1"]

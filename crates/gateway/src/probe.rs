@@ -1,6 +1,6 @@
 //! The prober: asks every node how it is, each over a connection of its own, one prober per process.
 //! What an answer means is decided in `ejection`. After each change of the configuration it begins
-//! with nodes that are new and ends with those that are gone.
+//! with nodes that are new and ends with those that are gone or in maintenance.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::ejection::{Probed, judge};
+use crate::ejection::{Probed, Wanted, judge};
 use crate::nodes::{Node, NodeId};
 use crate::valid::ValidProbe;
 use crate::worker::Shared;
@@ -29,8 +29,12 @@ pub(crate) async fn watch_all(shared: Arc<Shared>) {
     let mut tasks: HashMap<NodeId, Watch> = HashMap::new();
     loop {
         let live = shared.live();
-        tasks.retain(|id, watch| live.nodes.has(*id) && watch.settings == live.probe);
-        for node in live.nodes.iter() {
+        let probed = |node: &&Arc<Node>| node.wanted() != Wanted::Maintenance;
+        tasks.retain(|id, watch| {
+            let mut nodes = live.nodes.iter().filter(probed);
+            watch.settings == live.probe && nodes.any(|node| node.id == *id)
+        });
+        for node in live.nodes.iter().filter(probed) {
             tasks.entry(node.id).or_insert_with(|| Watch {
                 settings: live.probe.clone(),
                 task: tokio::spawn(watch(

@@ -15,6 +15,7 @@ use tokio::sync::mpsc as async_mpsc;
 use tokio::task::LocalSet;
 
 use crate::listener::{self, Kind, Listener, Open};
+use crate::reload::Reloader;
 use crate::tls::ValidTls;
 use crate::valid::Valid;
 use crate::worker::{Shared, Worker};
@@ -22,6 +23,9 @@ use crate::{admin, mdns, probe, quic};
 
 /// Serves `listeners` until `shutdown`, then stops accepting, finishes what is open within the drain
 /// deadline and returns. Blocks; must not be called inside an async task.
+///
+/// A configuration that was read from a file is read anew when the file's content changes, on SIGHUP
+/// and when the admin API asks; see `reload`.
 ///
 /// `listeners` are the public ones, each with what is spoken on it, `quic` the UDP sockets of HTTP/3,
 /// `admin` the private ones, which speak plain HTTP/1.1; each inherited or opened by the caller.
@@ -35,9 +39,10 @@ pub fn run(
     shutdown: Shutdown,
 ) -> Result<(), Failure> {
     let shared = Arc::new(Shared::new(&config));
+    let reloader = Arc::new(Reloader::new(Arc::clone(&shared), &config));
     let runtime = runtime().map_err(|error| failed("start the gateway's runtime", error))?;
     // Dropped with `runtime`, at the very end: probes go on while connections drain.
-    start_control(&runtime, &shared, admin)?;
+    start_control(&runtime, &shared, &reloader, admin)?;
     start_certificates(&runtime, &shared, &config, &listeners);
 
     let (started, starts) = mpsc::channel();
@@ -128,15 +133,18 @@ fn duplicate(listeners: &[Listener]) -> io::Result<Vec<Listener>> {
 fn start_control(
     runtime: &Runtime,
     shared: &Arc<Shared>,
+    reloader: &Arc<Reloader>,
     admin: Vec<TcpListener>,
 ) -> Result<(), Failure> {
     let _inside = runtime.enter();
     for listener in admin {
         let listener =
             adopt(listener).map_err(|error| failed("serve the admin listener", error))?;
-        runtime.spawn(admin::serve(Arc::clone(shared), listener));
+        let context = admin::Context::new(Arc::clone(shared), Arc::clone(reloader));
+        runtime.spawn(admin::serve(context, listener));
     }
     runtime.spawn(probe::watch_all(Arc::clone(shared)));
+    runtime.spawn(Arc::clone(reloader).watch());
     Ok(())
 }
 

@@ -2,18 +2,19 @@
 //! each with key, value, reason and remedy, because mending a file one message at a time is slow.
 
 use std::collections::HashSet;
-use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::Failure;
-use chassis::config::{parse_duration, parse_size};
+use chassis::config::{Examined, Fault};
 use http::{HeaderValue, Method};
 
 use crate::admission;
 use crate::cache::config::{Rules, ValidCache};
 use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
+use crate::faults::Faults;
 use crate::listener::Kind;
 use crate::tls::{Certificates, ValidTls};
 
@@ -26,6 +27,12 @@ pub struct Valid {
     pub listen: Vec<ValidListen>,
     /// The admin address, where no listener was handed down.
     pub admin: Option<SocketAddr>,
+    /// `None`: one per core.
+    pub(crate) threads: Option<usize>,
+    /// The file it was read from, which a running gateway goes on looking at.
+    pub(crate) source: Option<Source>,
+    /// Where the token for changes stands.
+    pub(crate) token_file: Option<PathBuf>,
     /// `None`: no listener speaks TLS.
     pub(crate) tls: Option<ValidTls>,
     /// Opened by `open_certificates`: who only checks a file opens nothing.
@@ -36,7 +43,6 @@ pub struct Valid {
     /// By class, in the order of `Class::ALL`.
     pub(crate) admission: [admission::Bounds; Class::ALL.len()],
     pub(crate) cache: ValidCache,
-    pub(crate) threads: usize,
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3 (RFC 7838): nothing where no listener speaks it.
     pub(crate) alt_svc: Option<HeaderValue>,
@@ -74,6 +80,23 @@ pub struct ValidListen {
     pub tls: bool,
     /// HTTP/3 over UDP on the same port number.
     pub http3: bool,
+}
+
+/// What a process is born with: sockets, which it may have been handed, and threads. A reload that
+/// would change it is refused: a file that is half in use would be worse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fixed {
+    listen: Vec<ValidListen>,
+    admin: Option<SocketAddr>,
+    tls: Option<ValidTls>,
+    threads: Option<usize>,
+}
+
+/// A file as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -119,11 +142,120 @@ pub(crate) struct ValidRoute {
     pub(crate) cache: Option<Rules>,
 }
 
+impl Valid {
+    /// Reads and checks a file; the failure (exit 64) names every fault there is.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let text = read(path)?;
+        match Self::parse(&text) {
+            Ok(mut valid) => {
+                let path = path.to_owned();
+                valid.source = Some(Source { path, text });
+                Ok(valid)
+            }
+            Err(faults) => {
+                let name = path.display().to_string();
+                let nothing = || Failure::configuration(format!("read {name}"), "unknown", "");
+                let all = Failure::all(faults.iter().map(|fault| fault.failure(&name)));
+                Err(all.unwrap_or_else(nothing))
+            }
+        }
+    }
+
+    /// What a running process cannot change.
+    pub(crate) fn fixed(&self) -> Fixed {
+        Fixed {
+            listen: self.listen.clone(),
+            admin: self.admin,
+            tls: self.tls.clone(),
+            threads: self.threads,
+        }
+    }
+
+    /// Checks a file's text; every fault of it, in the order of the lines.
+    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        match Self::examine(text) {
+            (Some(valid), examined) if examined.faults.is_empty() => Ok(valid),
+            (_, examined) => Err(examined.faults),
+        }
+    }
+
+    /// Where there are faults, the value is not to be used.
+    pub(crate) fn examine(text: &str) -> (Option<Self>, Examined<Config>) {
+        let mut examined = chassis::config::examine::<Config>(text);
+        let mut faults = Faults::default();
+        let config = examined.value.as_ref();
+        let valid = config.map(|config| config.check(&mut faults));
+        examined.add(faults.0);
+        (valid, examined)
+    }
+}
+
+/// A file's text; it fails with exit 64.
+pub(crate) fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Failure::configuration(
+            format!("read the configuration {}", path.display()),
+            error,
+            "give a file that exists; deploy/gateway.yaml is an example",
+        )
+    })
+}
+
+impl Fixed {
+    /// A fault for each difference that a reload would make.
+    pub(crate) fn differences(&self, new: &Self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut differ = |key: &str, old: String, new: String| {
+            if old != new {
+                let remedy = format!("restart the gateway, or put `{old}` back");
+                faults.push(Fault::new(
+                    key,
+                    new,
+                    "it takes effect with a restart",
+                    remedy,
+                ));
+            }
+        };
+        let list = |all: &[ValidListen]| {
+            let each = |one: &ValidListen| {
+                let (tls, http3) = (one.tls, one.http3);
+                format!("{} (tls: {tls}, http3: {http3})", one.address)
+            };
+            all.iter().map(each).collect::<Vec<_>>().join(", ")
+        };
+        differ("listen", list(&self.listen), list(&new.listen));
+        let one = |address: Option<SocketAddr>| {
+            address.map_or("no address".to_owned(), |address| address.to_string())
+        };
+        differ("admin.listen", one(self.admin), one(new.admin));
+        let certificate = |tls: &Option<ValidTls>| {
+            tls.as_ref()
+                .map_or("nothing".to_owned(), ValidTls::to_string)
+        };
+        differ("tls", certificate(&self.tls), certificate(&new.tls));
+        let number = |threads: Option<usize>| {
+            threads.map_or("one per core".to_owned(), |threads| threads.to_string())
+        };
+        differ("threads", number(self.threads), number(new.threads));
+        faults
+    }
+}
+
 impl Config {
     /// Checks everything; the failure (exit 64) names every fault there is.
     pub fn validate(&self) -> Result<Valid, Failure> {
         let mut faults = Faults::default();
-        let listen = self.public_addresses(&mut faults);
+        let valid = self.check(&mut faults);
+        let failure = |fault: &Fault| {
+            let attempted = format!("use {}: {}", fault.key, fault.value);
+            Failure::configuration(attempted, &fault.reason, &fault.remedy)
+        };
+        Failure::all(faults.0.iter().map(failure)).map_or(Ok(valid), Err)
+    }
+
+    /// Where there are faults, what is returned is not to be used.
+    fn check(&self, faults: &mut Faults) -> Valid {
+        let listen = self.public_addresses(faults);
         let admin = self.admin.as_ref().and_then(|admin| {
             faults.parsed(
                 "admin.listen",
@@ -134,20 +266,11 @@ impl Config {
         let tls = self
             .tls
             .as_ref()
-            .and_then(|tls| crate::tls::valid(tls, &mut faults));
-        self.check_nodes(&mut faults);
-        let probe = valid_probe(&self.probe, &mut faults);
-        let limits = valid_limits(&self.limits, &mut faults);
-        let admission = self.admission.validate(&mut faults);
-        let cache = self.cache.validate(&mut faults);
-        let threads = self.threads.unwrap_or_else(cores);
-        faults.range("threads", threads, 1, 1024);
-        let routes = self
-            .routes
-            .iter()
-            .enumerate()
-            .map(|(index, route)| valid_route(index, route, &mut faults))
-            .collect();
+            .and_then(|tls| crate::tls::valid(tls, faults));
+        self.check_nodes(faults);
+        if let Some(threads) = self.threads {
+            faults.range("threads", threads, 1, 1024);
+        }
         if self.routes.is_empty() {
             faults.add(
                 "routes",
@@ -165,24 +288,34 @@ impl Config {
                 "write 404, or leave the key out",
             );
         }
-        match Failure::all(faults.0) {
-            Some(failure) => Err(failure),
-            None => Ok(Valid {
-                listen,
-                admin,
-                tls,
-                certificates: None,
-                nodes: self.nodes.clone(),
-                probe,
-                limits,
-                admission,
-                cache,
-                threads,
-                expose_node: self.expose_node,
-                alt_svc: alt_svc(&self.listen, self.advertise_http3),
-                routes,
-            }),
+        let route = |(index, route)| valid_route(index, route, faults);
+        let routes = self.routes.iter().enumerate().map(route).collect();
+        Valid {
+            listen,
+            admin,
+            threads: self.threads,
+            source: None,
+            token_file: self.token_file(faults),
+            tls,
+            certificates: None,
+            nodes: self.nodes.clone(),
+            probe: valid_probe(&self.probe, faults),
+            limits: valid_limits(&self.limits, faults),
+            admission: self.admission.validate(faults),
+            cache: self.cache.validate(faults),
+            expose_node: self.expose_node,
+            alt_svc: alt_svc(&self.listen, self.advertise_http3),
+            routes,
         }
+    }
+
+    fn token_file(&self, faults: &mut Faults) -> Option<PathBuf> {
+        let path = self.admin.as_ref()?.token_file.as_ref()?;
+        if path.is_empty() {
+            let remedy = "write the path of a file, or leave the key out";
+            faults.add("admin.token_file", "", "it is empty", remedy);
+        }
+        Some(PathBuf::from(path))
     }
 
     fn public_addresses(&self, faults: &mut Faults) -> Vec<ValidListen> {
@@ -287,10 +420,6 @@ fn alt_svc(listen: &[Listen], advertise: bool) -> Option<HeaderValue> {
         .map(|port| format!("h3=\":{port}\"; ma=86400"))
         .collect();
     HeaderValue::try_from(services.join(", ")).ok()
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn valid_probe(probe: &Probe, faults: &mut Faults) -> ValidProbe {
@@ -417,99 +546,6 @@ fn valid_route(index: usize, route: &Route, faults: &mut Faults) -> ValidRoute {
             .cache
             .as_ref()
             .map(|cache| cache.validate(&key("cache"), faults)),
-    }
-}
-
-#[derive(Default)]
-pub(crate) struct Faults(pub(crate) Vec<Failure>);
-
-impl Faults {
-    pub(crate) fn add(&mut self, key: &str, value: impl Display, why: impl Display, remedy: &str) {
-        self.0.push(Failure::configuration(
-            format!("use {key}: {value}"),
-            why,
-            remedy,
-        ));
-    }
-
-    fn parsed(&mut self, key: &str, value: &str, remedy: &str) -> Option<SocketAddr> {
-        value
-            .parse()
-            .map_err(|error| self.add(key, value, error, remedy))
-            .ok()
-    }
-
-    fn path(&mut self, key: &str, value: &str) {
-        let plain = value
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
-        if !value.starts_with('/') || !plain {
-            self.add(
-                key,
-                value,
-                "it is no path",
-                "begin it with / and use no blank, ? or #",
-            );
-        }
-        let braces = value.split('/').all(|segment| {
-            let inner = segment
-                .strip_prefix('{')
-                .and_then(|rest| rest.strip_suffix('}'));
-            !inner.unwrap_or(segment).contains(['{', '}']) && inner != Some("")
-        });
-        if !braces {
-            self.add(
-                key,
-                value,
-                "braces must enclose a whole segment",
-                "write it like /api/movie/{id}",
-            );
-        }
-    }
-
-    pub(crate) fn range<T: PartialOrd + Display + Copy>(
-        &mut self,
-        key: &str,
-        value: T,
-        min: T,
-        max: T,
-    ) {
-        if value < min || value > max {
-            let remedy = format!("choose {min} to {max}");
-            self.add(key, value, "it is out of range", &remedy);
-        }
-    }
-
-    pub(crate) fn duration(
-        &mut self,
-        key: &str,
-        value: &str,
-        min: Duration,
-        max: Duration,
-    ) -> Duration {
-        let text = chassis::config::format_duration;
-        match parse_duration(value) {
-            Ok(duration) if duration >= min && duration <= max => return duration,
-            Ok(_) => {
-                let remedy = format!("choose {} to {}", text(min), text(max));
-                self.add(key, value, "it is out of range", &remedy);
-            }
-            Err(why) => self.add(key, value, why, "write a duration"),
-        }
-        min
-    }
-
-    pub(crate) fn size(&mut self, key: &str, value: &str, min: u64, max: u64) -> u64 {
-        let text = chassis::config::format_size;
-        match parse_size(value) {
-            Ok(size) if size >= min && size <= max => return size,
-            Ok(_) => {
-                let remedy = format!("choose {} to {}", text(min), text(max));
-                self.add(key, value, "it is out of range", &remedy);
-            }
-            Err(why) => self.add(key, value, why, "write a size"),
-        }
-        min
     }
 }
 

@@ -2,6 +2,7 @@
 //! connections, retry budget and random numbers, so that a request takes no lock.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,8 @@ use crate::account::Flight;
 use crate::admission::Admission;
 use crate::cache::Store;
 use crate::config::Class;
-use crate::ejection::Event;
+use crate::ejection::{Event, Wanted};
+use crate::events::Events;
 use crate::listener::PerClient;
 use crate::live::Live;
 use crate::metrics::Metrics;
@@ -32,6 +34,7 @@ const STEADY_RETRIES_PER_SECOND: f64 = 10.0;
 pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
+    pub(crate) events: Events,
     pub(crate) threads: usize,
     /// A permit per client connection.
     pub(crate) connections: Arc<Semaphore>,
@@ -43,15 +46,17 @@ pub(crate) struct Shared {
     /// Says to the prober that there are other nodes, or that they are to be probed otherwise.
     pub(crate) nodes_changed: Notify,
     live: ArcSwap<Live>,
-    /// Held while the configuration changes: one change at a time.
-    changing: Mutex<()>,
+    /// What operators want of nodes, by name; outlives the nodes themselves, so that one that is
+    /// removed and comes back is still in maintenance. Held while anything changes: one change at a
+    /// time.
+    wanted: Mutex<HashMap<String, Wanted>>,
 }
 
 impl Shared {
     pub(crate) fn new(config: &Valid) -> Self {
         let started = Instant::now();
         let metrics = Metrics::new();
-        let live = Live::new(config, None, &metrics, started);
+        let live = Live::new(config, None, |_| Wanted::Active, &metrics, started);
         for node in live.nodes.iter() {
             node.show();
         }
@@ -63,13 +68,14 @@ impl Shared {
                 metrics.limit_counter("cache_bytes_max"),
             ),
             metrics,
-            threads: config.threads,
+            events: Events::new(),
+            threads: config.threads.unwrap_or_else(cores),
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
             per_client: PerClient::default(),
             held: AtomicUsize::new(0),
             nodes_changed: Notify::new(),
             live: ArcSwap::from_pointee(live),
-            changing: Mutex::default(),
+            wanted: Mutex::default(),
         }
     }
 
@@ -80,13 +86,14 @@ impl Shared {
 
     /// Puts a configuration in the place of the one in use, at once and whole. Requests that have
     /// begun end by the old one; no connection is closed. Must be called inside a runtime.
-    #[allow(dead_code)] // Called by reloads, which are next.
     pub(crate) fn replace(&self, config: &Valid) {
-        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |name: &str| wanted.get(name).copied().unwrap_or_default();
         let old = self.live();
-        let new = Arc::new(Live::new(config, Some(&old), &self.metrics, self.started));
+        let new = Live::new(config, Some(&old), of, &self.metrics, self.started);
+        let new = Arc::new(new);
         self.live.store(Arc::clone(&new));
-        new.replaces(&old, &self.metrics);
+        new.replaces(&old, &self.metrics, &self.events);
         self.admission.set_bounds(&config.admission);
         self.resize(old.limits.connections_max, new.limits.connections_max);
         self.nodes_changed.notify_one();
@@ -94,7 +101,26 @@ impl Shared {
 
     /// Takes in what was learned about a node.
     pub(crate) fn learn(&self, node: &Node, event: Event) {
-        node.learn(event, self.live.load().probe.thresholds);
+        let thresholds = self.live.load().probe.thresholds;
+        node.learn(event, thresholds, &self.events);
+    }
+
+    /// Does with a node what an operator wants. To take out the last one in rotation must be forced.
+    pub(crate) fn want(&self, name: &str, to: Wanted, force: bool) -> Result<Set, NotSet> {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live();
+        let node = live.nodes.by_name(name).ok_or(NotSet::Unknown)?;
+        let mut others = live.nodes.iter().filter(|other| other.id != node.id);
+        let last = to != Wanted::Active && !others.any(|other| other.state().is_usable());
+        if last && !force {
+            return Err(NotSet::Last);
+        }
+        wanted.insert(name.to_owned(), to);
+        if node.want(to, &self.events) {
+            self.nodes_changed.notify_one();
+        }
+        let node = Arc::clone(node);
+        Ok(Set { node, last })
     }
 
     /// Where there are more connections than are allowed now, none is closed; as they end, their
@@ -112,6 +138,28 @@ impl Shared {
             }
         });
     }
+}
+
+/// An operator's wish was obeyed.
+#[derive(Debug)]
+pub(crate) struct Set {
+    pub(crate) node: Arc<Node>,
+    /// No other node is in rotation.
+    pub(crate) last: bool,
+}
+
+/// Why it was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotSet {
+    /// There is no such node.
+    Unknown,
+    /// No other node is in rotation, and it was not forced.
+    Last,
+}
+
+/// A thread per core, where the configuration names no number.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// One thread's own things.
@@ -143,8 +191,8 @@ impl Worker {
         }
     }
 
-    /// Chooses a node for a request of this class and counts the request in on it; `None` only
-    /// without nodes. The nodes are those of this moment.
+    /// Chooses a node for a request of this class and counts the request in on it; `None` where an
+    /// operator took all out. The nodes are those of this moment.
     pub(crate) fn choose(
         self: &Rc<Self>,
         class: Class,

@@ -98,7 +98,12 @@ fn public(options: &Options, port: u16) -> impl Iterator<Item = String> {
 }
 
 fn gateway(subject: &Subject<'_>) -> String {
-    let Subject { options, ports, .. } = subject;
+    let Subject {
+        layout,
+        options,
+        ports,
+        ..
+    } = subject;
     let listen: Vec<Value> = public(options, options.http_port)
         .map(|address| json!({ "address": address }))
         .chain(
@@ -108,9 +113,12 @@ fn gateway(subject: &Subject<'_>) -> String {
         .collect();
     let head = json!({
         "listen": listen,
-        "admin": { "listen": public(options, options.admin_port).next() },
+        "admin": {
+            "listen": public(options, options.admin_port).next(),
+            "token_file": layout.admin_token(),
+        },
         "tls": {
-            "folder": subject.layout.tls(),
+            "folder": layout.tls(),
             "names": options.certificate_names(),
             "mdns": options.mdns,
         },

@@ -60,7 +60,13 @@ pub(crate) fn write_pgpass(
 
 fn read_or_make(path: &Path, account: Option<&Account>) -> Result<String, Failure> {
     match std::fs::read_to_string(path) {
-        Ok(secret) if !secret.trim().is_empty() => return Ok(secret.trim().to_owned()),
+        Ok(secret) if !secret.trim().is_empty() => {
+            // The account may be another one than when the file was made.
+            if let Some(account) = account {
+                own(path, account).map_err(|error| failed(path, &error))?;
+            }
+            return Ok(secret.trim().to_owned());
+        }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(failed(path, &error));
         }

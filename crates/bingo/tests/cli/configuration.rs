@@ -165,7 +165,12 @@ fn what_is_printed_as_current_is_a_configuration_again() {
 #[test]
 fn a_faulty_gateway_file_is_told_whole() {
     let folder = Folder::new("gateway");
-    let text = "listen: [{adress: '127.0.0.1:1'}]\nnodes: []\nprobe: {rise: two}\nrouts: []\n";
+    let text = "\
+listen: [{adress: '127.0.0.1:1'}]
+nodes: []
+probe: {rise: two, path: ping}
+routs: []
+";
     let config = folder.write("gateway.yaml", text);
     let result = bingo(&["gateway", "--check", &config]);
     assert_eq!(result.code, 64);
@@ -173,9 +178,47 @@ fn a_faulty_gateway_file_is_told_whole() {
         "line 1, listen[0].adress: there is no such key",
         "line 2, nodes: `a list`: the list has too few entries",
         "line 3, probe.rise: `two`: it is no whole number",
+        "line 3, probe.path: `ping`: it is no path",
         "line 4, routs: there is no such key",
         "routes: it is missing",
     ] {
         assert!(result.stderr.contains(part), "{part}: {}", result.stderr);
     }
+    let result = bingo(&["gateway", "--check", &config, "--json"]);
+    assert_eq!((result.code, result.stderr.as_str()), (64, ""));
+    let found: serde_json::Value = serde_json::from_str(&result.stdout).unwrap();
+    assert_eq!(found["faults"].as_array().unwrap().len(), 7, "{found}");
+}
+
+#[test]
+fn a_gateway_file_without_faults_is_warned_of_its_risks() {
+    let folder = Folder::new("risks");
+    let text = "\
+listen: [{address: '127.0.0.1:1'}]
+admin: {listen: '127.0.0.1:2'}
+nodes: [{name: a, address: '127.0.0.1:3'}]
+limits: {connections_max: 10}
+routes:
+- {methods: [POST], path: /a, retry: always, class: write}
+";
+    let config = folder.write("gateway.yaml", text);
+    let result = bingo(&["gateway", "--check", &config]);
+    assert_eq!((result.code, result.stderr.as_str()), (0, ""));
+    let lines: Vec<&str> = result.stdout.lines().collect();
+    for (line, key) in [(0, "admin.token_file:"), (2, "line 3, nodes: `a`")] {
+        let expected = format!("warning: {config} {key}");
+        assert!(lines[line].starts_with(&expected), "{lines:?}");
+        assert!(lines[line + 1].starts_with("help: "), "{lines:?}");
+    }
+    assert!(
+        lines[4].contains("line 6, routes[0].retry: `always`"),
+        "{lines:?}"
+    );
+    assert_eq!(lines.last(), Some(&format!("{config}: no faults").as_str()));
+    let result = bingo(&["gateway", "--check", &config, "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&result.stdout).unwrap();
+    assert_eq!(
+        (result.code, found["warnings"].as_array().unwrap().len()),
+        (0, 3)
+    );
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Bounds, DEFAULT, LISTS};
 use crate::config::Class;
-use crate::valid::Faults;
+use crate::faults::Faults;
 
 /// How many requests of each class may be at the nodes, and wait for that. Probes pass.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::valid::Faults;
+use crate::faults::Faults;
 
 /// The store of a gateway, for all routes that have `cache`.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]

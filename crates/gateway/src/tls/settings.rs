@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::DnsName;
 
 use crate::config::Tls;
-use crate::valid::Faults;
+use crate::faults::Faults;
 
 /// The name that mDNS gives to an installation (RFC 6762).
 pub(crate) const MDNS_NAME: &str = "bingo.local";
@@ -37,6 +37,26 @@ impl ValidTls {
         match self {
             Self::Authority { folder, mdns, .. } => mdns.then_some(folder.as_path()),
             Self::Files { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for ValidTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authority {
+                folder,
+                names,
+                mdns,
+            } => {
+                let names: Vec<String> = names.iter().map(Name::to_string).collect();
+                let (folder, names) = (folder.display(), names.join(", "));
+                write!(f, "folder {folder}, names {names}, mdns {mdns}")
+            }
+            Self::Files { certificate, key } => {
+                let (certificate, key) = (certificate.display(), key.display());
+                write!(f, "certificate {certificate}, key {key}")
+            }
         }
     }
 }
@@ -178,7 +198,7 @@ mod tests {
         let tls: Tls = chassis::config::from_yaml("test", yaml).unwrap();
         let mut faults = Faults::default();
         let valid = valid(&tls, &mut faults);
-        match chassis::Failure::all(faults.0) {
+        match chassis::Failure::all(faults.0.iter().map(|fault| fault.failure("test"))) {
             None => Ok(valid.unwrap()),
             Some(failure) => Err(failure.to_string()),
         }

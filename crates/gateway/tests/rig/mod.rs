@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 pub(crate) mod cached;
+pub(crate) mod file;
 pub(crate) mod h2;
 pub(crate) mod h3;
 pub(crate) mod tls;
@@ -89,6 +90,8 @@ struct UpstreamState {
     seen: Mutex<Vec<Seen>>,
     probe: Mutex<Vec<u8>>,
     accepted: AtomicUsize,
+    open: AtomicUsize,
+    probes: AtomicUsize,
     connections: Mutex<Vec<AbortHandle>>,
 }
 
@@ -102,6 +105,8 @@ impl Upstream {
                 seen: Mutex::default(),
                 probe: Mutex::new(answer("200 OK", "", "pong")),
                 accepted: AtomicUsize::new(0),
+                open: AtomicUsize::new(0),
+                probes: AtomicUsize::new(0),
                 connections: Mutex::default(),
             }),
             accepting: None,
@@ -139,6 +144,16 @@ impl Upstream {
         self.state.seen.lock().unwrap().clone()
     }
 
+    /// How often it was probed.
+    pub(crate) fn probes(&self) -> usize {
+        self.state.probes.load(SeqCst)
+    }
+
+    /// Connections that are open now, those of probes included.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.state.open.load(SeqCst)
+    }
+
     /// How many connections carried the requests so far.
     pub(crate) fn connections_used(&self) -> usize {
         let mut connections: Vec<usize> = self.seen().iter().map(|seen| seen.connection).collect();
@@ -154,7 +169,11 @@ impl Upstream {
                 let (stream, _) = listener.accept().await.unwrap();
                 let number = state.accepted.fetch_add(1, SeqCst);
                 let own = Arc::clone(&state);
-                let task = tokio::spawn(async move { own.serve(stream, number).await });
+                let task = tokio::spawn(async move {
+                    own.open.fetch_add(1, SeqCst);
+                    own.serve(stream, number).await;
+                    own.open.fetch_sub(1, SeqCst);
+                });
                 state.connections.lock().unwrap().push(task.abort_handle());
             }
         });
@@ -173,6 +192,7 @@ impl UpstreamState {
                     .get("user-agent")
                     .is_some_and(|a| a.contains("probe"))
             {
+                self.probes.fetch_add(1, SeqCst);
                 let probe = self.probe.lock().unwrap().clone();
                 stream.write_all(&probe).await.ok()?;
                 continue;
@@ -360,7 +380,11 @@ impl Gateway {
         };
         let text = format!("{listen}nodes:\n{nodes}{rest}");
         let config: gateway::Config = chassis::config::parse("test", &text).unwrap();
-        let valid = config.validate().unwrap();
+        Self::run(config.validate().unwrap())
+    }
+
+    /// On a configuration, whatever its addresses say.
+    pub(crate) fn run(valid: gateway::Valid) -> Self {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (secure, udp) = same_port();
         let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

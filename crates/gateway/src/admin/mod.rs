@@ -1,0 +1,197 @@
+//! The admin listener: metrics and health for machines, status and events for people, changes for
+//! whoever has the token. Never routed to nodes and never reachable over a public listener.
+//!
+//! A change is refused without the token on loopback too: every account of the machine, and every
+//! page in a browser on it, can reach a loopback port.
+
+mod changes;
+mod events;
+mod status;
+mod token;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::reload::Reloader;
+use crate::worker::Shared;
+
+/// Admin connections at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 64;
+/// Of which so many may follow events: others must get through.
+const EVENT_STREAMS_MAX: usize = 16;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const JSON: &str = "application/json";
+
+/// An answer's body; a stream of events has no end.
+type AdminBody = UnsyncBoxBody<Bytes, Infallible>;
+type Answer = Response<AdminBody>;
+
+/// What the admin listener shows and changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    shared: Arc<Shared>,
+    reloader: Arc<Reloader>,
+    /// A permit per stream of events.
+    streams: Arc<Semaphore>,
+}
+
+impl Context {
+    pub(crate) fn new(shared: Arc<Shared>, reloader: Arc<Reloader>) -> Self {
+        Self {
+            shared,
+            reloader,
+            streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
+        }
+    }
+}
+
+/// Serves one admin listener for ever.
+pub(crate) async fn serve(context: Context, listener: TcpListener) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = Arc::clone(&permits).acquire_owned().await;
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let context = context.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let service = service_fn(|request| {
+                let context = &context;
+                async move { Ok::<_, Infallible>(answer(context, request).await) }
+            });
+            let result = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = result {
+                tracing::debug!(%error, "admin connection ended");
+            }
+        });
+    }
+}
+
+/// What a path stands for.
+enum Resource {
+    Metrics,
+    Health,
+    Status,
+    Events,
+    Reload,
+    /// The state of the node of this name.
+    NodeState(String),
+}
+
+impl Resource {
+    fn of(path: &str) -> Option<Self> {
+        Some(match path {
+            "/metrics" => Self::Metrics,
+            "/health" => Self::Health,
+            "/api/v1/status" => Self::Status,
+            "/api/v1/events" => Self::Events,
+            "/api/v1/reload" => Self::Reload,
+            _ => {
+                let name = path
+                    .strip_prefix("/api/v1/nodes/")?
+                    .strip_suffix("/state")?;
+                if name.is_empty() || name.contains('/') {
+                    return None;
+                }
+                Self::NodeState(name.to_owned())
+            }
+        })
+    }
+
+    /// The value of `Allow`.
+    fn methods(&self) -> &'static str {
+        match self {
+            Self::Reload => "POST",
+            Self::NodeState(_) => "PUT",
+            _ => "GET, HEAD",
+        }
+    }
+}
+
+async fn answer(context: &Context, request: Request<Incoming>) -> Answer {
+    let shared = &context.shared;
+    let Some(resource) = Resource::of(request.uri().path()) else {
+        let detail = "there is nothing at this path";
+        return problem(StatusCode::NOT_FOUND, "not-found", detail);
+    };
+    let allowed = resource.methods();
+    let method = request.method();
+    if !allowed.split(", ").any(|one| one == method.as_str()) {
+        let detail = format!("this path takes {allowed}");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let answer = problem(status, "method-not-allowed", &detail);
+        return with(answer, header::ALLOW, allowed);
+    }
+    if *method != Method::GET
+        && *method != Method::HEAD
+        && let Err(refusal) = token::check(&shared.live(), request.headers()).await
+    {
+        return refusal;
+    }
+    match resource {
+        Resource::Metrics => {
+            let text = chassis::metrics::encode(&shared.metrics.registry);
+            whole(StatusCode::OK, chassis::metrics::CONTENT_TYPE, text)
+        }
+        Resource::Health => status::health(shared),
+        Resource::Status => status::status(shared),
+        Resource::Events => events::follow(context, request.headers()),
+        Resource::Reload => changes::reload(context).await,
+        Resource::NodeState(name) => changes::set_state(shared, &name, request.into_body()).await,
+    }
+}
+
+fn whole(status: StatusCode, kind: &'static str, body: String) -> Answer {
+    let body = Full::new(Bytes::from(body));
+    let mut answer = Response::new(UnsyncBoxBody::new(body));
+    *answer.status_mut() = status;
+    let answer = with(answer, header::CONTENT_TYPE, kind);
+    with(answer, header::CACHE_CONTROL, "no-store")
+}
+
+fn json_answer(status: StatusCode, body: &Value) -> Answer {
+    whole(status, JSON, body.to_string())
+}
+
+fn problem(status: StatusCode, slug: &str, detail: &str) -> Answer {
+    problem_with(status, slug, detail, json!({}))
+}
+
+/// A problem (RFC 9457) with further members.
+fn problem_with(status: StatusCode, slug: &str, detail: &str, mut body: Value) -> Answer {
+    if let Value::Object(members) = &mut body {
+        let title = status.canonical_reason().unwrap_or_default();
+        members.insert("type".to_owned(), json!(format!("/problems/{slug}")));
+        members.insert("title".to_owned(), json!(title));
+        members.insert("status".to_owned(), json!(status.as_u16()));
+        members.insert("detail".to_owned(), json!(detail));
+    }
+    whole(status, "application/problem+json", body.to_string())
+}
+
+fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
+    answer
+        .headers_mut()
+        .insert(name, HeaderValue::from_static(value));
+    answer
+}
