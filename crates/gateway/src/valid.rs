@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use chassis::Failure;
@@ -15,6 +15,7 @@ use crate::cache::config::{Rules, ValidCache};
 use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
 use crate::listener::Kind;
+use crate::quic;
 use crate::tls::{Certificates, ValidTls};
 
 const TLS_REMEDY: &str = "name one in the section tls: a folder, or certificate and key";
@@ -53,17 +54,26 @@ impl Valid {
 
     /// What an HTTPS listener speaks: HTTP/2 and HTTP/1.1 by ALPN, with the certificate of `tls`.
     pub fn https(&self) -> Result<Kind, Failure> {
-        match &self.certificates {
-            Some(certificates) => {
-                let config = certificates.server_config(&[b"h2", b"http/1.1"]);
-                Ok(Kind::Https(config))
-            }
-            None => Err(Failure::configuration(
-                "serve HTTPS on an inherited socket",
-                "there is no certificate",
-                TLS_REMEDY,
-            )),
-        }
+        let certificates = self.certificates("HTTPS")?;
+        let config = certificates.server_config(&[b"h2", b"http/1.1"]);
+        Ok(Kind::Https(config))
+    }
+
+    /// HTTP/3 on a UDP socket, with the certificate of `tls`.
+    pub fn quic(&self, socket: UdpSocket) -> Result<quic::Listener, Failure> {
+        let certificates = self.certificates("HTTP/3")?;
+        Ok(quic::Listener {
+            socket,
+            tls: certificates.server_config(&[b"h3"]),
+            reset_key: certificates.quic_reset_key(),
+        })
+    }
+
+    fn certificates(&self, what: &str) -> Result<&Certificates, Failure> {
+        self.certificates.as_ref().ok_or_else(|| {
+            let attempted = format!("serve {what}");
+            Failure::configuration(attempted, "there is no certificate", TLS_REMEDY)
+        })
     }
 }
 
