@@ -1,9 +1,9 @@
 //! `bingo gateway`: serves in front of nodes; `--check` only checks a configuration.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use chassis::sockets::InheritedListener;
+use chassis::sockets::{InheritedListener, InheritedUdp};
 use chassis::{Exit, Failure};
 
 use crate::output;
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     if let Some(Command::Ca(place)) = &arguments.command {
         return output::text(&local::authority(&place.layout()?)?);
     }
-    let inherited = chassis::sockets::inherited()?.listeners;
+    let inherited = chassis::sockets::inherited()?;
     if let Some(path) = &arguments.check {
         return check(path, arguments.json);
     }
@@ -58,7 +58,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let mut config = gateway::Valid::read(&path)?;
     let logs = arguments.logs.start(None, None)?;
     config.open_certificates()?;
+    let quic = quic_listeners(&config, &inherited.listeners, inherited.udp)?;
     let (admin, public): (Vec<_>, Vec<_>) = inherited
+        .listeners
         .into_iter()
         .partition(|inherited| inherited.name == ADMIN);
     let mut admin: Vec<TcpListener> = admin.into_iter().map(|one| one.listener).collect();
@@ -72,7 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     runtime::run(async move {
         logs.reopen_on_hangup()?;
         let shutdown = runtime::shutdown_on_signals()?;
-        tokio::task::block_in_place(|| gateway::run(config, public, vec![], admin, shutdown))?;
+        tokio::task::block_in_place(|| gateway::run(config, public, quic, admin, shutdown))?;
         Ok(Exit::Done)
     })
 }
@@ -130,12 +132,33 @@ fn public_listeners(
     sockets.into_iter().map(listener).collect()
 }
 
+/// The UDP sockets of HTTP/3: those handed down, or, where nothing was, those of the configuration.
+/// One process reads a socket: a gateway that was given listeners and no UDP socket leaves HTTP/3 to
+/// another.
+fn quic_listeners(
+    config: &gateway::Valid,
+    listeners: &[InheritedListener],
+    udp: Vec<InheritedUdp>,
+) -> Result<Vec<gateway::QuicListener>, Failure> {
+    let mut sockets: Vec<UdpSocket> = udp.into_iter().map(|one| one.socket).collect();
+    if sockets.is_empty() && listeners.is_empty() {
+        for listen in config.listen.iter().filter(|listen| listen.http3) {
+            let opened = chassis::sockets::datagrams(listen.address);
+            sockets.push(opened.map_err(|error| refused(listen.address, "UDP ", error, "listen"))?);
+        }
+    }
+    let listener = |socket| config.quic(socket);
+    sockets.into_iter().map(listener).collect()
+}
+
 fn open(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
-    chassis::sockets::listen(address, false).map_err(|error| {
-        Failure::configuration(
-            format!("listen on {address}"),
-            error,
-            format!("end the process that listens there, or choose another address in {key}"),
-        )
-    })
+    chassis::sockets::listen(address, false).map_err(|error| refused(address, "", error, key))
+}
+
+fn refused(address: SocketAddr, protocol: &str, error: std::io::Error, key: &str) -> Failure {
+    Failure::configuration(
+        format!("listen on {protocol}{address}"),
+        error,
+        format!("end the process that listens there, or choose another address in {key}"),
+    )
 }

@@ -47,6 +47,13 @@ async fn an_installation_has_an_authority_that_is_printed_for_import_and_stays()
 
     let https = status["urls"]["https"].as_str().unwrap();
     verified_by_curl(https, path);
+    // One gateway reads the UDP socket, both tell of it.
+    let supervisor = installation.folder().join("config/supervisor.yaml");
+    let supervisor = std::fs::read_to_string(supervisor).unwrap();
+    let port = https.rsplit_once(':').unwrap().1;
+    let sockets = supervisor.matches("protocol: udp").count();
+    let held = std::net::UdpSocket::bind(format!("127.0.0.1:{port}"));
+    assert!(sockets > 0 && held.is_err(), "{supervisor}");
 
     let other = installation.run(&["up", "--detach", "--mdns"]);
     assert_eq!(other.code, 64);

@@ -2,7 +2,7 @@
 //! each with key, value, reason and remedy, because mending a file one message at a time is slow.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
 use crate::faults::Faults;
 use crate::listener::Kind;
+use crate::quic;
 use crate::tls::{Certificates, ValidTls};
 
 const TLS_REMEDY: &str = "name one in the section tls: a folder, or certificate and key";
@@ -59,17 +60,26 @@ impl Valid {
 
     /// What an HTTPS listener speaks: HTTP/2 and HTTP/1.1 by ALPN, with the certificate of `tls`.
     pub fn https(&self) -> Result<Kind, Failure> {
-        match &self.certificates {
-            Some(certificates) => {
-                let config = certificates.server_config(&[b"h2", b"http/1.1"]);
-                Ok(Kind::Https(config))
-            }
-            None => Err(Failure::configuration(
-                "serve HTTPS on an inherited socket",
-                "there is no certificate",
-                TLS_REMEDY,
-            )),
-        }
+        let certificates = self.certificates("HTTPS")?;
+        let config = certificates.server_config(&[b"h2", b"http/1.1"]);
+        Ok(Kind::Https(config))
+    }
+
+    /// HTTP/3 on a UDP socket, with the certificate of `tls`.
+    pub fn quic(&self, socket: UdpSocket) -> Result<quic::Listener, Failure> {
+        let certificates = self.certificates("HTTP/3")?;
+        Ok(quic::Listener {
+            socket,
+            tls: certificates.server_config(&[b"h3"]),
+            reset_key: certificates.quic_reset_key(),
+        })
+    }
+
+    fn certificates(&self, what: &str) -> Result<&Certificates, Failure> {
+        self.certificates.as_ref().ok_or_else(|| {
+            let attempted = format!("serve {what}");
+            Failure::configuration(attempted, "there is no certificate", TLS_REMEDY)
+        })
     }
 }
 

@@ -108,7 +108,7 @@ fn gateway(subject: &Subject<'_>) -> String {
         .map(|address| json!({ "address": address }))
         .chain(
             public(options, options.https_port)
-                .map(|address| json!({ "address": address, "tls": true })),
+                .map(|address| json!({ "address": address, "tls": true, "http3": true })),
         )
         .collect();
     let head = json!({
@@ -273,6 +273,12 @@ fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
         .chain(
             public(options, options.https_port)
                 .map(|address| json!({ "name": "https", "address": address })),
+        )
+        .chain(
+            // One process reads a UDP socket, or the packets of a connection part ways.
+            public(options, options.https_port)
+                .filter(|_| number == 1)
+                .map(|address| json!({ "name": "quic", "address": address, "protocol": "udp" })),
         )
         .chain(
             public(options, options.admin_port)

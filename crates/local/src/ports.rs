@@ -166,6 +166,15 @@ pub(crate) fn obstacle(addresses: &[IpAddr], port: u16) -> Option<Obstacle> {
     })
 }
 
+/// The first address on which no UDP socket can be opened now.
+pub(crate) fn udp_obstacle(addresses: &[IpAddr], port: u16) -> Option<Obstacle> {
+    addresses.iter().find_map(|address| {
+        let address = SocketAddr::new(*address, port);
+        let error = chassis::sockets::datagrams(address).err()?;
+        Some(Obstacle { address, error })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;

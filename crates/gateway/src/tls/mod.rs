@@ -121,7 +121,6 @@ impl Certificates {
 
     /// The key of stateless resets (RFC 9000 10.3): the same after a restart, so that clients of a
     /// process that is gone learn it at once.
-    #[cfg_attr(not(test), allow(dead_code))] // Until a listener speaks QUIC.
     pub(crate) fn quic_reset_key(&self) -> [u8; RESET_KEY_BYTES] {
         self.reset_key
     }

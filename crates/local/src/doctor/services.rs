@@ -82,8 +82,8 @@ pub(super) fn ports(subject: &Subject<'_>) -> Vec<Check> {
             return vec![Check::failed("ports", found, "choose different ports")];
         }
     }
-    let checks = wanted.into_iter();
-    checks
+    let tcp = wanted.into_iter();
+    let mut checks: Vec<Check> = tcp
         .map(
             |(name, flag, port)| match ports::obstacle(&options.bind, port) {
                 _ if subject.running => {
@@ -93,7 +93,26 @@ pub(super) fn ports(subject: &Subject<'_>) -> Vec<Check> {
                 Some(obstacle) => obstructed(name, flag, &obstacle),
             },
         )
-        .collect()
+        .collect();
+    checks.extend(quic_port(subject));
+    checks
+}
+
+/// HTTP/3 needs the same port number over UDP.
+fn quic_port(subject: &Subject<'_>) -> Option<Check> {
+    let (name, port) = ("port quic", subject.options.https_port);
+    if port == 0 {
+        return None;
+    }
+    Some(match ports::udp_obstacle(&subject.options.bind, port) {
+        _ if subject.running => Check::ok(name, format!("{port}, held by this installation")),
+        None => Check::ok(name, format!("{port} is free over UDP")),
+        Some(Obstacle { address, error }) => Check::failed(
+            name,
+            format!("UDP {address}: {error}"),
+            "end the process that holds it (`ss -ulpn`), or choose another port with --https-port",
+        ),
+    })
 }
 
 fn obstructed(name: &'static str, flag: &str, obstacle: &Obstacle) -> Check {
