@@ -4,9 +4,10 @@
 //! `cache` answers what it may, `admission` gives each its turn, `ask` brings the rest to a node:
 //! `exchange` chooses a node (`balancer`), sends over `pool` and decides on failures (`retry`),
 //! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
-//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry`, `admission::queue`,
-//! `cache::policy`, `cache::keeper` are pure. What a reload may change is in `live`; a request keeps
-//! one such value from its head to its end. `reload` makes the next one.
+//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry`, `head`, `pace`,
+//! `listener::flood`, `admission::queue`, `cache::policy`, `cache::keeper` are pure. What a reload may
+//! change is in `live`; a request keeps one such value from its head to its end. `reload` makes the
+//! next one.
 //!
 //! `tls` holds the certificate of all listeners and keeps it fresh, `mdns` announces its name.
 //!
@@ -35,6 +36,8 @@ mod events;
 mod exchange;
 mod faults;
 mod forwarded;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod head;
 mod hop_by_hop;

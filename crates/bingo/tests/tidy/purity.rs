@@ -5,13 +5,16 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 16] = [
+const DECISIONS: [&str; 19] = [
     "crates/chassis/src/backoff.rs",
     "crates/gateway/src/admission/queue.rs",
     "crates/gateway/src/balancer.rs",
     "crates/gateway/src/cache/keeper.rs",
     "crates/gateway/src/cache/policy.rs",
     "crates/gateway/src/ejection.rs",
+    "crates/gateway/src/head.rs",
+    "crates/gateway/src/listener/flood.rs",
+    "crates/gateway/src/pace.rs",
     "crates/gateway/src/retry.rs",
     "crates/gateway/src/router.rs",
     "crates/gateway/src/tls/decision.rs",
