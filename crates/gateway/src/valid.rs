@@ -100,6 +100,8 @@ pub(crate) struct Fixed {
     admin: Option<SocketAddr>,
     tls: Option<ValidTls>,
     threads: Option<usize>,
+    /// The store is made once, and keeps its answers over reloads.
+    cache_bytes_max: u64,
 }
 
 /// A file as it was read.
@@ -178,6 +180,7 @@ impl Valid {
             admin: self.admin,
             tls: self.tls.clone(),
             threads: self.threads,
+            cache_bytes_max: self.cache.bytes_max,
         }
     }
 
@@ -247,6 +250,8 @@ impl Fixed {
             threads.map_or("one per core".to_owned(), |threads| threads.to_string())
         };
         differ("threads", number(self.threads), number(new.threads));
+        let size = |fixed: &Self| chassis::config::format_size(fixed.cache_bytes_max);
+        differ("cache.bytes_max", size(self), size(new));
         faults
     }
 }

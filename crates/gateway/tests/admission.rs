@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use rig::file::OnFile;
 use rig::{Gateway, Reply, Upstream, answer, eventually, ok};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -244,4 +245,29 @@ async fn under_an_overload_the_node_stays_busy_and_newcomers_are_served_once_it_
     }
     assert_eq!(gateway.get("/point/1").await.text(), "served");
     queued_is(&gateway, "point", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_reload_with_more_permits_lets_those_go_on_who_wait() {
+    let open = Arc::new(AtomicBool::new(false));
+    let node = gated(&open).await;
+    let nodes = [("node-1", node.address)];
+    let bounds = |permits| {
+        config(&format!(
+            "concurrent_max: {permits}, queue_max: 8, queue_timeout: 5s"
+        ))
+    };
+    let on_file = OnFile::start(&nodes, &bounds(1));
+    let first = spawn_get(&on_file.gateway, "/point/slow").await;
+    eventually("the first is at the node", async || {
+        (node.seen().len() == 1).then_some(())
+    })
+    .await;
+    let second = spawn_get(&on_file.gateway, "/point/2").await;
+    queued_is(&on_file.gateway, "point", 1.0).await;
+    on_file.write(&nodes, &bounds(2));
+    assert_eq!(on_file.reload().await.status, 200);
+    assert_eq!(second.await.unwrap().text(), "fast");
+    open.store(true, SeqCst);
+    assert_eq!(first.await.unwrap().text(), "slow");
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use rig::cached::{FRESH, MINUTE, config, counting, counting_and_gateway, get};
+use rig::file::OnFile;
 use rig::{Gateway, Reply, Upstream, answer, eventually};
 
 async fn requests(gateway: &Gateway, result: &str) -> f64 {
@@ -296,4 +297,23 @@ async fn a_hung_fetch_costs_those_who_wait_no_more_than_their_own_time() {
     let (one, two) = tokio::join!(one.get("/cached"), two.get("/cached"));
     assert_eq!((one.status.as_u16(), two.status.as_u16()), (504, 504));
     assert!(asked.elapsed() >= Duration::from_millis(1900));
+}
+
+#[tokio::test]
+async fn a_reload_keeps_what_is_stored_and_holds_it_to_the_new_bound() {
+    let node = counting(FRESH).await;
+    let nodes = [("node-1", node.address)];
+    let on_file = OnFile::start(&nodes, &config(MINUTE));
+    let mut client = on_file.gateway.client().await;
+    assert_eq!(client.get("/cached").await.text(), "answer 0");
+    on_file.write(&nodes, &config("ttl_max: 59s, refresh_ahead: 20s"));
+    assert_eq!(on_file.reload().await.status, 200);
+    assert_eq!(client.get("/cached").await.text(), "answer 0");
+    on_file.write(&nodes, &config("ttl_max: 10ms, refresh_ahead: 0s"));
+    assert_eq!(on_file.reload().await.status, 200);
+    // Long before the minute that it was stored for.
+    eventually("the new bound holds", async || {
+        (client.get("/cached").await.text() != "answer 0").then_some(())
+    })
+    .await;
 }
