@@ -35,7 +35,6 @@ async fn names(installation: &Installation) -> Vec<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until the gateway reads its file anew"]
 async fn nodes_are_added_and_taken_away_under_load_and_no_request_fails() {
     let mut installation = Installation::new("scale", ROWS);
     installation.up(&["--detach"]).await;
@@ -100,7 +99,6 @@ async fn more_nodes_than_the_database_takes_are_refused_with_the_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until the gateway reads its file anew"]
 async fn a_killed_call_is_finished_or_undone_by_the_next() {
     let mut installation = Installation::new("halfway", Rows::tiny());
     installation.up(&["--detach"]).await;
