@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 pub(crate) mod cached;
+pub(crate) mod cases;
 pub(crate) mod file;
 pub(crate) mod h2;
 pub(crate) mod h3;
