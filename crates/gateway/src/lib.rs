@@ -35,6 +35,7 @@ mod ejection;
 mod events;
 mod exchange;
 mod faults;
+mod fixed;
 mod forwarded;
 #[doc(hidden)]
 pub mod fuzzing;

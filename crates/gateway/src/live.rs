@@ -2,7 +2,7 @@
 //! from its head to its end, never half of two. Nodes that stay keep their identity, so that what was
 //! learned about them, and the connections to them, outlive the change.
 //!
-//! Not in here: what threads are born with (`threads`) and sockets (`listen`, `admin.listen`).
+//! Not in here: what a process is born with (`fixed`).
 
 use std::path::PathBuf;
 use std::time::Instant;

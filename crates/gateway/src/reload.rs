@@ -14,7 +14,8 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
-use crate::valid::{Fixed, Valid};
+use crate::fixed::Fixed;
+use crate::valid::Valid;
 use crate::worker::Shared;
 
 /// How often the file is looked at.
@@ -66,7 +67,7 @@ impl Reloader {
         Self {
             shared,
             file,
-            fixed: config.fixed(),
+            fixed: Fixed::of(config),
             seen: Mutex::new(text),
         }
     }
@@ -149,7 +150,7 @@ impl Reloader {
                 "report this fault",
             )
         })??;
-        let faults = self.fixed.differences(&config.fixed());
+        let faults = self.fixed.differences(&Fixed::of(&config));
         match faults.is_empty() {
             true => Ok(config),
             false => Err(faults),

@@ -92,18 +92,6 @@ pub struct ValidListen {
     pub http3: bool,
 }
 
-/// What a process is born with: sockets, which it may have been handed, and threads. A reload that
-/// would change it is refused: a file that is half in use would be worse.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fixed {
-    listen: Vec<ValidListen>,
-    admin: Option<SocketAddr>,
-    tls: Option<ValidTls>,
-    threads: Option<usize>,
-    /// The store is made once, and keeps its answers over reloads.
-    cache_bytes_max: u64,
-}
-
 /// A file as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -173,17 +161,6 @@ impl Valid {
         }
     }
 
-    /// What a running process cannot change.
-    pub(crate) fn fixed(&self) -> Fixed {
-        Fixed {
-            listen: self.listen.clone(),
-            admin: self.admin,
-            tls: self.tls.clone(),
-            threads: self.threads,
-            cache_bytes_max: self.cache.bytes_max,
-        }
-    }
-
     /// Checks a file's text; every fault of it, in the order of the lines.
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
         match Self::examine(text) {
@@ -212,48 +189,6 @@ pub(crate) fn read(path: &Path) -> Result<String, Failure> {
             "give a file that exists; deploy/gateway.yaml is an example",
         )
     })
-}
-
-impl Fixed {
-    /// A fault for each difference that a reload would make.
-    pub(crate) fn differences(&self, new: &Self) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        let mut differ = |key: &str, old: String, new: String| {
-            if old != new {
-                let remedy = format!("restart the gateway, or put `{old}` back");
-                faults.push(Fault::new(
-                    key,
-                    new,
-                    "it takes effect with a restart",
-                    remedy,
-                ));
-            }
-        };
-        let list = |all: &[ValidListen]| {
-            let each = |one: &ValidListen| {
-                let (tls, http3) = (one.tls, one.http3);
-                format!("{} (tls: {tls}, http3: {http3})", one.address)
-            };
-            all.iter().map(each).collect::<Vec<_>>().join(", ")
-        };
-        differ("listen", list(&self.listen), list(&new.listen));
-        let one = |address: Option<SocketAddr>| {
-            address.map_or("no address".to_owned(), |address| address.to_string())
-        };
-        differ("admin.listen", one(self.admin), one(new.admin));
-        let certificate = |tls: &Option<ValidTls>| {
-            tls.as_ref()
-                .map_or("nothing".to_owned(), ValidTls::to_string)
-        };
-        differ("tls", certificate(&self.tls), certificate(&new.tls));
-        let number = |threads: Option<usize>| {
-            threads.map_or("one per core".to_owned(), |threads| threads.to_string())
-        };
-        differ("threads", number(self.threads), number(new.threads));
-        let size = |fixed: &Self| chassis::config::format_size(fixed.cache_bytes_max);
-        differ("cache.bytes_max", size(self), size(new));
-        faults
-    }
 }
 
 impl Config {
