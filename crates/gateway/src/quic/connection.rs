@@ -93,7 +93,9 @@ pub(super) async fn serve(
             Some(ended) = requests.join_next() => note(worker, &ended),
             _ = draining.wait_for(|draining| *draining), if !told => {
                 told = true;
-                connection.shutdown(0).await?;
+                // One past the last that was accepted: what is under way is not turned away, or a
+                // client would send a write again elsewhere (RFC 9114 section 5.2).
+                connection.shutdown(1).await?;
             }
             () = tokio::time::sleep(GRACE), if told && requests.is_empty() => return Ok(()),
         }
