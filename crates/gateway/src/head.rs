@@ -53,9 +53,28 @@ pub(crate) fn check(
     if parts.headers.len() > fields_max {
         return Err(Refusal::TooManyFields);
     }
+    if parts.version >= Version::HTTP_2 {
+        check_margins(&parts.headers)?;
+    }
     check_target(&parts.method, &parts.uri, uri_bytes_max)?;
     check_coding(&parts.headers)?;
     settle_host(parts)
+}
+
+/// A value that begins or ends with white space is malformed (RFC 9113 section 8.2.1, RFC 9114
+/// section 4.2); over HTTP/1.1 such space is no part of the value.
+fn check_margins(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let has_margin = |value: &HeaderValue| {
+        let bytes = value.as_bytes();
+        is_blank(bytes.first()) || is_blank(bytes.last())
+    };
+    if headers.values().any(has_margin) {
+        return Err(Refusal::BadRequest(
+            "a field's value begins or ends with white space",
+        ));
+    }
+    Ok(())
 }
 
 fn check_target(method: &Method, uri: &Uri, uri_bytes_max: usize) -> Result<(), Refusal> {
@@ -198,6 +217,25 @@ mod tests {
             let expected = expected.map(str::to_owned);
             let found = checked(request(version, uri, &fields));
             assert_eq!(found, expected, "{version:?} {uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_with_white_space_around_it_is_malformed_in_binary_framing() {
+        for (version, value, good) in [
+            (Version::HTTP_2, " a", false),
+            (Version::HTTP_2, "a\t", false),
+            (Version::HTTP_3, "a ", false),
+            (Version::HTTP_2, "a b", true),
+            (Version::HTTP_2, "", true),
+            (Version::HTTP_11, " a", true),
+        ] {
+            let found = checked(request(
+                version,
+                "https://b/",
+                &[("host", "b"), ("x", value)],
+            ));
+            assert_eq!(found.is_ok(), good, "{version:?} {value:?}");
         }
     }
 
