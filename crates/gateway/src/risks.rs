@@ -66,7 +66,7 @@ impl Surroundings {
     fn look(valid: &Valid) -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         Self {
-            open_files: limit.current,
+            open_files: limit.maximum,
             token: valid.token_file.as_deref().and_then(token),
         }
     }
