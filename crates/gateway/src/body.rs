@@ -72,7 +72,6 @@ pub(crate) enum ClientBody {
     /// HTTP/1.1 and HTTP/2.
     Http(Incoming),
     /// HTTP/3.
-    /// HTTP/3.
     Quic(Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>),
 }
 

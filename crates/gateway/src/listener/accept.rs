@@ -48,6 +48,32 @@ impl PerClient {
     }
 }
 
+/// A connection that is counted to its client, and counts itself out, on a panic as well.
+#[derive(Debug)]
+pub(crate) struct Place {
+    shared: Arc<Shared>,
+    client: IpAddr,
+}
+
+impl Place {
+    /// `None` where the client has as many as it may have.
+    pub(crate) fn take(shared: &Arc<Shared>, client: IpAddr) -> Option<Self> {
+        let max = shared.live().limits.connections_per_client_max;
+        if !shared.per_client.enter(client, max) {
+            shared.metrics.limit_hit("connections_per_client_max");
+            return None;
+        }
+        let shared = Arc::clone(shared);
+        Some(Self { shared, client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.per_client.leave(self.client);
+    }
+}
+
 /// Whom an address stands for: with IPv6 one client has a whole /64 (RFC 6177).
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
@@ -123,19 +149,15 @@ fn start(
     kind: &Kind,
     permit: Option<OwnedSemaphorePermit>,
 ) {
-    let shared = &worker.shared;
-    let max = shared.live().limits.connections_per_client_max;
-    if !shared.per_client.enter(client.ip(), max) {
+    let Some(place) = Place::take(&worker.shared, client.ip()) else {
         // Nobody can be answered before it is known what he speaks, and a TLS handshake is what such
         // a client must not cost: it is closed by a reset, which leaves nothing behind.
-        shared.metrics.limit_hit("connections_per_client_max");
         let _ = stream.set_zero_linger();
         return;
-    }
+    };
     connections.open.set(connections.open.get() + 1);
     let counted = Counted {
-        shared: Arc::clone(shared),
-        client: client.ip(),
+        _place: place,
         connections: Rc::clone(connections),
         _permit: permit,
     };
@@ -152,15 +174,13 @@ fn start(
 /// Counts a connection out, on a panic as well.
 #[derive(Debug)]
 pub(super) struct Counted {
-    shared: Arc<Shared>,
-    client: IpAddr,
+    _place: Place,
     connections: Rc<Connections>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.shared.per_client.leave(self.client);
         let open = &self.connections.open;
         open.set(open.get().saturating_sub(1));
         self.connections.closed.notify_one();

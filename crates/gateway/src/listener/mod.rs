@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use crate::worker::Worker;
 
 use accept::Counted;
-pub(crate) use accept::PerClient;
+pub(crate) use accept::{PerClient, Place};
 
 /// When asked to end, an idle connection of HTTP/1.1 stays open this long: a request that is on its
 /// way over it is still answered, with `Connection: close`.

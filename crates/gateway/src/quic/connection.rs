@@ -3,7 +3,6 @@
 //! a client gives up is noticed when its answer is written: the library does not tell before.
 
 use std::error::Error;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use super::body::QuicBody;
 use super::note;
 use crate::body::{AnswerBody, BodyError, ClientBody};
 use crate::handle::{Client, handle};
+use crate::listener::Place;
 use crate::worker::{Shared, Worker};
 
 /// After GOAWAY and the last answer a connection stays open this long: requests that are on their way
@@ -39,15 +39,16 @@ const OF_CONNECTION: [&str; 5] = [
 /// Counts a connection out, on a panic as well.
 pub(super) struct Counted {
     shared: Arc<Shared>,
-    client: IpAddr,
+    _place: Place,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Counted {
-    pub(super) fn new(shared: Arc<Shared>, client: IpAddr, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, place: Place, permit: OwnedSemaphorePermit) -> Self {
+        shared.metrics.quic_connections.inc();
         Self {
             shared,
-            client,
+            _place: place,
             _permit: permit,
         }
     }
@@ -55,7 +56,6 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.shared.per_client.leave(self.client);
         self.shared.metrics.quic_connections.dec();
     }
 }

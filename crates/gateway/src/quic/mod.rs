@@ -24,7 +24,7 @@ use quinn_proto::HashedConnectionIdGenerator;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::listener;
+use crate::listener::{self, Place};
 use crate::valid::ValidLimits;
 use crate::worker::Worker;
 
@@ -171,14 +171,10 @@ fn accept(
         shared.metrics.limit_hit("connections_max");
         return incoming.refuse();
     };
-    let client = incoming.remote_address().ip();
-    let max = shared.live().limits.connections_per_client_max;
-    if !shared.per_client.enter(client, max) {
-        shared.metrics.limit_hit("connections_per_client_max");
+    let Some(place) = Place::take(shared, incoming.remote_address().ip()) else {
         return incoming.refuse();
-    }
-    shared.metrics.quic_connections.inc();
-    let counted = connection::Counted::new(Arc::clone(shared), client, permit);
+    };
+    let counted = connection::Counted::new(Arc::clone(shared), place, permit);
     let (worker, draining) = (Rc::clone(worker), draining.subscribe());
     connections.spawn_local(async move {
         let _counted = counted;
