@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let mut config = gateway::Valid::read(&path)?;
     let logs = arguments.logs.start(None, None)?;
     config.open_certificates()?;
-    raise_open_files();
+    runtime::raise_open_files();
     let quic = quic_listeners(&config, &inherited.listeners, inherited.udp)?;
     let (admin, public): (Vec<_>, Vec<_>) = inherited
         .listeners
@@ -162,17 +162,4 @@ fn refused(address: SocketAddr, protocol: &str, error: std::io::Error, key: &str
         error,
         format!("end the process that listens there, or choose another address in {key}"),
     )
-}
-
-/// A shell gives 1024 open files, far below `connections_max`; what the system allows is ours to take
-/// (getrlimit(2): the soft limit may be raised up to the hard one).
-fn raise_open_files() {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
 }

@@ -44,6 +44,12 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// An open load asks on although nobody answers, each request on a connection of its own; fewer than
+/// the ephemeral ports towards one address (28 232 by default).
+const CONNECTIONS_MAX: usize = 20_000;
+/// Open files that are no connections.
+const OTHER_FILES: usize = 64;
+
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let plan = plan(arguments)?;
     let bar = if arguments.json {
@@ -90,6 +96,9 @@ fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
         seed: arguments.seed,
         ids,
         timeout: arguments.timeout,
+        connections_max: runtime::raise_open_files()
+            .saturating_sub(OTHER_FILES)
+            .clamp(1, CONNECTIONS_MAX),
         ..Plan::new(base)
     })
 }

@@ -44,6 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     if config.student_email == node::DEFAULT_EMAIL {
         tracing::warn!("You are using the default student_email");
     }
+    runtime::raise_open_files();
     let result = runtime::run(async move {
         let log_file = logs.file.clone();
         logs.reopen_on_hangup()?;

@@ -109,6 +109,28 @@ pub(crate) fn shutdown_on_signals() -> Result<Shutdown, Failure> {
     Shutdown::on_signals().map_err(no_runtime)
 }
 
+/// Takes as many open files as the system allows (getrlimit(2): the soft limit may be raised up to the
+/// hard one), since a shell gives 1024, far below what a server or a generator of load has open.
+/// Returns how many that are.
+pub(crate) fn raise_open_files() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let now = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+            limit.current
+        }
+    };
+    now.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    })
+}
+
 pub(crate) fn no_runtime(error: std::io::Error) -> Failure {
     Failure::run_time(
         "start the runtime",

@@ -14,3 +14,6 @@ pub mod traces;
 
 pub use failure::{Exit, Failure};
 pub use shutdown::Shutdown;
+
+/// The `User-Agent` of every probe of ours (RFC 9110 section 10.1.5).
+pub const PROBE_AGENT: &str = "bingo-probe";

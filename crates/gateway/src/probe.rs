@@ -102,7 +102,7 @@ async fn ask(node: &Node, path: &str, connection: &mut Option<Connection>) -> Pr
         .header(header::HOST, host(node))
         .header(
             header::USER_AGENT,
-            HeaderValue::from_static("bingo-gateway-probe"),
+            HeaderValue::from_static(chassis::PROBE_AGENT),
         )
         .body(Empty::new());
     let Ok(request) = request else {

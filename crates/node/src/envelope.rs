@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::Problem;
-use crate::faults::Verbatim;
+use crate::faults::{Verbatim, is_probe};
 use crate::observed::{Observation, Observed};
 use crate::router::ROUTES;
 
@@ -41,8 +41,9 @@ pub(crate) async fn envelope(
     let route = route(&request);
     let mut observation = Observation::start(&app, &request, route, &request_id);
 
+    let is_probe = is_probe(request.headers());
     let answer = async {
-        match app.faults.admit(&path).await {
+        match app.faults.admit(&path, is_probe).await {
             Ok(()) => next.run(request).await,
             Err(instead) => *instead,
         }

@@ -8,6 +8,8 @@ use fixture::{Node, connect, request, whole};
 use http::{Method, StatusCode};
 use node::{Config, FaultSettings};
 
+const TOO_MANY: &str = "Too many requests";
+
 fn with(faults: FaultSettings) -> Node {
     Node::start(Config {
         faults,
@@ -25,7 +27,7 @@ async fn a_sequential_load_meets_the_limit_of_requests() {
     let mut connection = connect(node.address).await.unwrap();
     let (start, mut answered) = (Instant::now(), 0);
     while start.elapsed() < Duration::from_secs(3) {
-        // All routes count, probes too.
+        // All routes count.
         for path in ["/", "/ping", "/nowhere"] {
             whole(
                 connection
@@ -42,6 +44,25 @@ async fn a_sequential_load_meets_the_limit_of_requests() {
 }
 
 #[tokio::test]
+async fn the_limit_of_requests_spares_probes() {
+    let node = with(FaultSettings {
+        rps_limit: Some(1),
+        ..FaultSettings::default()
+    });
+    let probe = |agent: &'static str| {
+        let mut probe = request(Method::GET, "/ping");
+        let agent = http::HeaderValue::from_static(agent);
+        probe.headers_mut().insert(http::header::USER_AGENT, agent);
+        node.send(probe)
+    };
+    let probes = futures_util::future::join_all((0..50).map(|_| probe(chassis::PROBE_AGENT))).await;
+    assert!(probes.iter().all(|answer| answer.body == "pong"));
+    let others = futures_util::future::join_all((0..13).map(|_| probe("bingo-probes"))).await;
+    let refused = others.iter().filter(|answer| answer.body == TOO_MANY);
+    assert_eq!(refused.count(), 2);
+}
+
+#[tokio::test]
 async fn a_request_that_waited_ten_seconds_for_its_turn_is_told_that_there_are_too_many() {
     let node = with(FaultSettings {
         rps_limit: Some(1),
@@ -55,7 +76,7 @@ async fn a_request_that_waited_ten_seconds_for_its_turn_is_told_that_there_are_t
         .filter(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS)
         .collect();
     assert_eq!(refused.len(), 2);
-    assert_eq!(refused[0].body, "Too many requests");
+    assert_eq!(refused[0].body, TOO_MANY);
     assert!((10..12).contains(&start.elapsed().as_secs()));
 }
 

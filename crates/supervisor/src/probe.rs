@@ -142,8 +142,9 @@ async fn ask_http(address: SocketAddr, authority: &str, path: &str) -> Outcome {
 /// Reads until the end of a good answer's head, or of the whole of any other.
 async fn exchange(address: SocketAddr, authority: &str, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
+    let agent = chassis::PROBE_AGENT;
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: bingo-supervisor\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: {agent}\r\n\
          Accept: */*\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
