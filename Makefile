@@ -37,6 +37,7 @@ lint: ## format, lints, dependencies, tidiness; no PostgreSQL needed
 bench: ## the gateway beside nginx and HAProxy, prepare_db and the lists beside psql; about ten minutes
 	@.ci/prepare rust compiler postgres bench
 	cargo build --profile dist --locked -p bingo
+	cargo build --profile dist --locked -p gateway --example http3_load
 	bench/gateway --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 	bench/database --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 

@@ -20,6 +20,8 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 #[derive(Debug)]
 pub(crate) struct Forwarded {
     address: HeaderValue,
+    /// `for=…`, as `Forwarded` has it.
+    node: String,
     proto: &'static str,
     last: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
@@ -27,10 +29,16 @@ pub(crate) struct Forwarded {
 impl Forwarded {
     /// `proto` is `http` or `https`.
     pub(crate) fn new(client: SocketAddr, proto: &'static str) -> Self {
-        let address = client.ip().to_canonical().to_string();
+        let address = client.ip().to_canonical();
         Self {
+            // An IPv6 address must stand in brackets and quotes (RFC 7239 section 6).
+            node: match address {
+                IpAddr::V4(address) => format!("for={address}"),
+                IpAddr::V6(address) => format!("for=\"[{address}]\""),
+            },
             // An IP address is always a valid header value.
-            address: HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("unknown")),
+            address: HeaderValue::try_from(address.to_string())
+                .unwrap_or(HeaderValue::from_static("unknown")),
             proto,
             last: RefCell::new(None),
         }
@@ -56,14 +64,8 @@ impl Forwarded {
 
     /// `for=…;host=…;proto=…`; `None` where the host could not stand in a URL.
     fn element(&self, host: Option<&HeaderValue>) -> Option<HeaderValue> {
-        let address = self.address.to_str().ok()?;
-        // An IPv6 address must stand in brackets and quotes (RFC 7239 section 6).
-        let address = match address.parse() {
-            Ok(IpAddr::V6(_)) => format!("\"[{address}]\""),
-            _ => address.to_owned(),
-        };
         let Some(host) = host else {
-            return HeaderValue::try_from(format!("for={address};proto={}", self.proto)).ok();
+            return HeaderValue::try_from(format!("{};proto={}", self.node, self.proto)).ok();
         };
         let mut last = self.last.borrow_mut();
         if let Some((known, element)) = last.as_ref()
@@ -75,11 +77,8 @@ impl Forwarded {
         if !is_host(text) {
             return None;
         }
-        let element = HeaderValue::try_from(format!(
-            "for={address};host=\"{text}\";proto={}",
-            self.proto
-        ))
-        .ok()?;
+        let element = format!("{};host=\"{text}\";proto={}", self.node, self.proto);
+        let element = HeaderValue::try_from(element).ok()?;
         *last = Some((host.clone(), element.clone()));
         Some(element)
     }

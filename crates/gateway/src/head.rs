@@ -10,8 +10,10 @@ use http::{Method, Uri, Version};
 use crate::hop_by_hop;
 use crate::problem::Refusal;
 
-/// Fields by which other proxies tell what this gateway tells in other ways: a client's are lies.
-const VOUCHED: [HeaderName; 5] = [
+/// Fields by which other proxies tell what this gateway tells in other ways: a client's are lies. And
+/// `Expect`, which this gateway has answered itself.
+const VOUCHED: [HeaderName; 6] = [
+    header::EXPECT,
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("x-forwarded-port"),
     HeaderName::from_static("x-forwarded-server"),
@@ -140,10 +142,7 @@ fn settle_host(parts: &mut Parts) -> Result<(), Refusal> {
 /// connection, and what only the gateway may say.
 pub(crate) fn strip(headers: &mut HeaderMap) {
     hop_by_hop::strip(headers);
-    headers.remove(header::EXPECT);
-    for name in &VOUCHED {
-        headers.remove(name);
-    }
+    hop_by_hop::remove_all(headers, &VOUCHED);
     let imitations: Vec<HeaderName> = headers
         .keys()
         .filter(|name| imitates(name.as_str()))

@@ -31,8 +31,16 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &ALWAYS {
-        headers.remove(name);
+    remove_all(headers, &ALWAYS);
+}
+
+/// Removes fields that nearly no message has: to look through the few names that it has costs less
+/// than to look each of these up.
+pub(crate) fn remove_all(headers: &mut HeaderMap, unwanted: &[HeaderName]) {
+    if headers.keys().any(|name| unwanted.contains(name)) {
+        for name in unwanted {
+            headers.remove(name);
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 //! request in logs, and far cheaper than a UUID per request.
 
 use std::cell::Cell;
-use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -42,10 +41,13 @@ impl RequestIds {
     fn make(&self) -> HeaderValue {
         let count = self.count.get();
         self.count.set(count.wrapping_add(1));
-        let mut text = String::with_capacity(32);
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{:016x}{count:016x}", self.prefix);
-        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0"))
+        let mut text = [0; 32];
+        let number = (u128::from(self.prefix) << 64) | u128::from(count);
+        for (place, digit) in text.iter_mut().rev().enumerate() {
+            let nibble = (number >> (4 * place)) as u8 & 0xf;
+            *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+        }
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
     }
 }
 

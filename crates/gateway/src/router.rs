@@ -101,11 +101,15 @@ impl Route {
         if self.prefix.len() == self.path.len() {
             return self.path == path;
         }
-        if !path.starts_with(self.prefix) {
+        let Some(sent) = path.strip_prefix(self.prefix) else {
             return false;
-        }
-        let mut written = self.path.split('/');
-        let mut sent = path.split('/');
+        };
+        let mut written = self
+            .path
+            .strip_prefix(self.prefix)
+            .unwrap_or_default()
+            .split('/');
+        let mut sent = sent.split('/');
         loop {
             match (written.next(), sent.next()) {
                 (None, None) => return true,
