@@ -187,23 +187,6 @@ async fn a_client_that_leaves_cancels_its_request_at_the_node() {
 }
 
 #[tokio::test]
-async fn streams_that_are_reset_at_once_hurt_nobody_else() {
-    let (_node, gateway) = node_and_gateway().await;
-    let mut storm = h3::Client::connect(gateway.tls).await;
-    let mut other = h3::Client::connect(gateway.tls).await;
-    for round in 0..300 {
-        let mut stream = storm.begin("GET", "/x/1", &[]).await.unwrap();
-        stream.stop_stream(::h3::error::Code::H3_REQUEST_CANCELLED);
-        drop(stream);
-        if round % 10 == 0 {
-            assert_eq!(other.get("/x/1").await.status, 200);
-        }
-    }
-    assert_eq!(other.get("/x/1").await.status, 200);
-    assert_eq!(gateway.metric("bingo_quic_panics_total").await, 0.0);
-}
-
-#[tokio::test]
 async fn asked_to_end_it_says_so_and_finishes_what_is_open() {
     let reply = answer("200 OK", "", "late");
     let node =

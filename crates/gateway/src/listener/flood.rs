@@ -44,8 +44,9 @@ pub(super) struct Meter {
     resets: Budget,
 }
 
+/// So many at once, and a tenth of it back each second.
 #[derive(Debug)]
-struct Budget {
+pub(crate) struct Budget {
     max: f64,
     left: f64,
     at: Instant,
@@ -115,7 +116,7 @@ impl Meter {
 }
 
 impl Budget {
-    fn new(max: u32, now: Instant) -> Self {
+    pub(crate) fn new(max: u32, now: Instant) -> Self {
         let max = f64::from(max);
         Self {
             max,
@@ -124,15 +125,20 @@ impl Budget {
         }
     }
 
-    fn earn(&mut self, amount: f64) {
+    pub(crate) fn earn(&mut self, amount: f64) {
         self.left = (self.left + amount).min(self.max);
     }
 
     fn spend(&mut self, now: Instant) -> bool {
+        self.spend_all(1.0, now)
+    }
+
+    /// False once it has run dry.
+    pub(crate) fn spend_all(&mut self, amount: f64, now: Instant) -> bool {
         let seconds = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
         self.earn(seconds * self.max * REFILL_PER_SECOND);
-        self.left -= 1.0;
+        self.left -= amount;
         self.left >= 0.0
     }
 }

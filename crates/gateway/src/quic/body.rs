@@ -7,12 +7,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h3::server::RequestStream;
-use h3_quinn::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::body::BodyError;
 use crate::metrics::Metrics;
 use crate::worker::Shared;
+
+use super::binding::RecvStream;
 
 /// Small frames are nobody's fault at a body's beginning and end.
 const FREE_FRAMES: u64 = 64;

@@ -1,24 +1,27 @@
 //! One HTTP/3 connection: handshake, requests, end. Each request is a task of its own; all of them end
-//! with the connection, so a client that leaves cancels what was asked for it. A single request that
-//! a client gives up is noticed when its answer is written: the library does not tell before.
+//! with the connection, so a client that leaves cancels what was asked for it, and one that gives up a
+//! single request cancels that.
 
 use std::error::Error;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h3::error::{Code, StreamError};
-use h3::quic::SendStream;
 use h3::server::{RequestResolver, RequestStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
 
+use super::binding::{Connection, RecvStream, SendStream, Stopped};
 use super::body::QuicBody;
-use super::note;
+use super::meter::{LOOK, Meter};
+use super::{Handshake, note};
 use crate::body::{AnswerBody, BodyError, ClientBody};
 use crate::handle::{Client, handle};
 use crate::listener::Place;
@@ -27,6 +30,9 @@ use crate::worker::{Shared, Worker};
 /// After GOAWAY and the last answer a connection stays open this long: requests that are on their way
 /// are turned away by it unharmed, and the last bytes arrive.
 const GRACE: Duration = Duration::from_secs(2);
+/// Bytes of heads that are not whole, of all requests of a connection together: as many requests as it
+/// may have at once, each with a head that takes two packets, or sixteen of the largest heads.
+const HEADS_BYTES_MAX: usize = 256 * 1024;
 /// Fields that belong to a connection: a request that has them is malformed (RFC 9114 section 4.2).
 const OF_CONNECTION: [&str; 5] = [
     "connection",
@@ -60,44 +66,83 @@ impl Drop for Counted {
     }
 }
 
+/// Waits for the end of a handshake, as long as one may take.
+pub(super) async fn shake_hands(
+    worker: &Worker,
+    connecting: quinn::Connecting,
+    handshake: Handshake,
+) -> Result<quinn::Connection, Box<dyn Error>> {
+    let timeout = worker.shared.live().limits.tls_handshake_timeout;
+    let Ok(connection) = tokio::time::timeout(timeout, connecting).await else {
+        worker.shared.metrics.limit_hit("tls_handshake_timeout");
+        return Err("the handshake took too long".into());
+    };
+    drop(handshake);
+    Ok(connection?)
+}
+
 /// Serves a connection to its end; an error is why it ended before.
 pub(super) async fn serve(
     worker: &Rc<Worker>,
-    incoming: quinn::Incoming,
+    connection: quinn::Connection,
+    narrow: bool,
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn Error>> {
     let live = worker.shared.live();
     let limits = &live.limits;
-    let client = Rc::new(Client::new(incoming.remote_address(), "https"));
-    let handshake = tokio::time::timeout(limits.tls_handshake_timeout, incoming.accept()?);
-    let Ok(connection) = handshake.await else {
-        worker.shared.metrics.limit_hit("tls_handshake_timeout");
-        return Err("the handshake took too long".into());
-    };
+    let client = Rc::new(Client::new(connection.remote_address(), "https"));
+    let heads_bytes = if narrow { 0 } else { HEADS_BYTES_MAX };
+    let held_max = heads_bytes.max(limits.head_bytes_max * 2);
+    let shared = Arc::clone(&worker.shared);
+    let meter = Rc::new(Meter::new(connection.clone(), shared, held_max));
+    let binding = Connection::new(connection, Rc::clone(&meter), limits.head_bytes_max);
+    let stopped = binding.stopped();
     let mut connection = h3::server::builder()
         .max_field_section_size(limits.head_bytes_max as u64)
         .send_grease(false)
-        .build::<_, Bytes>(h3_quinn::Connection::new(connection?))
+        .build::<_, Bytes>(binding)
         .await?;
     let mut requests = JoinSet::new();
     let mut told = false;
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut idle_since = Instant::now();
+    let mut told_at = idle_since;
     loop {
+        let idle = requests.is_empty();
         tokio::select! {
             resolver = connection.accept() => match resolver? {
                 Some(resolver) => {
-                    let answering = answer(Rc::clone(worker), Rc::clone(&client), resolver);
-                    requests.spawn_local(answering);
+                    meter.requested();
+                    let stopped = stopped.take();
+                    let (worker, client) = (Rc::clone(worker), Rc::clone(&client));
+                    let meter = Rc::clone(&meter);
+                    requests.spawn_local(async move {
+                        if answer(worker, client, resolver, stopped).await.is_err() {
+                            meter.cancelled();
+                        }
+                    });
                 }
                 None => break,
             },
-            Some(ended) = requests.join_next() => note(worker, &ended),
+            Some(ended) = requests.join_next() => {
+                note(worker, &ended);
+                idle_since = Instant::now();
+            }
+            _ = looks.tick() => meter.look(),
             _ = draining.wait_for(|draining| *draining), if !told => {
-                told = true;
+                (told, told_at) = (true, Instant::now());
                 // One past the last that was accepted: what is under way is not turned away, or a
                 // client would send a write again elsewhere (RFC 9114 section 5.2).
                 connection.shutdown(1).await?;
             }
-            () = tokio::time::sleep(GRACE), if told && requests.is_empty() => return Ok(()),
+            // Signs of life keep QUIC's own idle timeout away, and are no use of a connection.
+            () = tokio::time::sleep_until(idle_since + limits.head_timeout), if idle && !told => {
+                worker.shared.metrics.limit_hit("h3_idle_timeout");
+                (told, told_at) = (true, Instant::now());
+                connection.shutdown(1).await?;
+            }
+            () = tokio::time::sleep_until(idle_since.max(told_at) + GRACE), if told && idle => return Ok(()),
         }
     }
     while let Some(ended) = requests.join_next().await {
@@ -106,11 +151,15 @@ pub(super) async fn serve(
     Ok(())
 }
 
+/// The client gave its request up.
+struct Cancelled;
+
 async fn answer(
     worker: Rc<Worker>,
     client: Rc<Client>,
-    resolver: RequestResolver<h3_quinn::Connection, Bytes>,
-) {
+    resolver: RequestResolver<Connection, Bytes>,
+    stopped: Option<Stopped>,
+) -> Result<(), Cancelled> {
     let timeout = worker.shared.live().limits.head_timeout;
     let (request, stream) = match tokio::time::timeout(timeout, resolver.resolve_request()).await {
         Ok(Ok(resolved)) => resolved,
@@ -119,9 +168,12 @@ async fn answer(
                 worker.shared.metrics.limit_hit("head_bytes_max");
             }
             tracing::debug!(%error, "an HTTP/3 request could not be understood");
-            return;
+            return cancelled(matches!(error, StreamError::RemoteTerminate { .. }));
         }
-        Err(_) => return worker.shared.metrics.limit_hit("head_timeout"),
+        Err(_) => {
+            worker.shared.metrics.limit_hit("head_timeout");
+            return Ok(());
+        }
     };
     let (mut sending, receiving) = stream.split();
     let (mut parts, ()) = request.into_parts();
@@ -129,13 +181,14 @@ async fn answer(
         &parts.headers,
         parts.uri.authority().map(|host| host.as_str()),
     ) {
-        return sending.stop_stream(Code::H3_MESSAGE_ERROR);
+        sending.stop_stream(Code::H3_MESSAGE_ERROR);
+        return Ok(());
     }
     let is_head = parts.method == Method::HEAD;
-    // The body of a request that has no use for one is never read, so that nothing of it is kept;
-    // it is kept open to the end, because dropping it tells the client to stop.
+    // The body of a request that has no use for one is not taken, so that nothing of it is kept; it is
+    // kept open to the end, because dropping it tells the client to stop.
     let mut unread = None;
-    let body: std::pin::Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>> =
+    let body: Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>> =
         if is_head || parts.method == Method::GET {
             parts.headers.remove(header::CONTENT_LENGTH);
             unread = Some(receiving);
@@ -146,11 +199,43 @@ async fn answer(
             Box::pin(QuicBody::new(receiving, declared, shared))
         };
     let request = Request::from_parts(parts, ClientBody::Quic(body));
-    let answer = handle(&worker, &client, request).await;
-    if let Err(error) = send(&worker, &mut sending, answer, is_head).await {
-        tracing::debug!(%error, "an HTTP/3 answer was not taken");
+    let answered = async {
+        let answer = handle(&worker, &client, request).await;
+        send(&worker, &mut sending, answer, is_head).await
+    };
+    let stopped = stopped.unwrap_or_else(|| Box::pin(std::future::pending()));
+    let answered = tokio::select! {
+        answered = answered => Some(answered),
+        () = stopped => None,
+        () = aborted(unread.as_mut()) => None,
+    };
+    match answered {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) => {
+            tracing::debug!(%error, "an HTTP/3 answer was not taken");
+            let error = error.downcast_ref::<StreamError>();
+            cancelled(matches!(error, Some(StreamError::RemoteTerminate { .. })))
+        }
+        None => {
+            sending.stop_stream(Code::H3_REQUEST_CANCELLED);
+            Err(Cancelled)
+        }
     }
-    drop(unread);
+}
+
+fn cancelled(is: bool) -> Result<(), Cancelled> {
+    if is { Err(Cancelled) } else { Ok(()) }
+}
+
+/// Ends when the client resets a stream whose body nobody reads. A body that is there none the less is
+/// left where it is, all but its first piece, and with it what comes after it.
+async fn aborted(unread: Option<&mut RequestStream<RecvStream, Bytes>>) {
+    if let Some(stream) = unread
+        && stream.recv_data().await.is_err()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 fn is_malformed(headers: &HeaderMap, authority: Option<&str>) -> bool {
@@ -171,15 +256,12 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Streams the answer as fast as the client takes it.
-async fn send<S>(
+async fn send(
     worker: &Worker,
-    sending: &mut RequestStream<S, Bytes>,
+    sending: &mut RequestStream<SendStream, Bytes>,
     answer: Response<AnswerBody>,
     is_head: bool,
-) -> Result<(), Box<dyn Error>>
-where
-    S: SendStream<Bytes>,
-{
+) -> Result<(), Box<dyn Error>> {
     let (mut head, mut body) = answer.into_parts();
     if let Some(length) = body.size_hint().exact()
         && !is_head

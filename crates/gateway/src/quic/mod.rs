@@ -1,16 +1,21 @@
 //! HTTP/3: QUIC endpoints on a thread of their own, whose requests end in the same `handle` as all
 //! others. Apart from the TCP threads, because a flood of datagrams must not slow those down, and
 //! because the HTTP/3 library is young (h3 0.0.8, not released since): each connection is a task, a
-//! panic ends that task and is counted. `connection` speaks HTTP/3 on one connection, `body` reads a
-//! request's body within its fences.
+//! panic ends that task and is counted. `connection` speaks HTTP/3 on one connection, `binding` is what
+//! QUIC looks like to the library, `frames` and `meter` bound what it may hold and cost, `body` reads
+//! a request's body within its fences.
 //!
 //! A socket is read by one process at a time: two would split a connection's packets. The key of
 //! stateless resets and the one of connection ids come from outside, so that the next process can
 //! tell the clients of a dead one to connect anew (RFC 9000 section 10.3).
 
+mod binding;
 mod body;
 mod connection;
+mod frames;
+mod meter;
 
+use std::cell::Cell;
 use std::net::UdpSocket;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,15 +33,23 @@ use crate::listener::{self, Place};
 use crate::valid::ValidLimits;
 use crate::worker::Worker;
 
-/// Bytes that one stream may have under way towards us: all that a client can make us hold beside
-/// what a route collects.
-const STREAM_WINDOW: u32 = 128 * 1024;
-/// The same for a whole connection, in both directions.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes that one stream may have under way towards us.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// The same for all streams of a connection: with what heads may hold (`connection`), all that a client
+/// can make us keep beside what a route collects.
+const CONNECTION_WINDOW: u32 = 128 * 1024;
+/// What is taken of a connection's answers before the client takes it.
+const SEND_WINDOW: u64 = 256 * 1024;
+/// Connections from which on new ones are narrow. A wide one holds 128 KiB in its window and 256 KiB
+/// of heads at worst, a narrow one 16 KiB and two heads: 384 MiB for the wide ones, and another
+/// 48 MiB for each thousand over them.
+const WIDE_CONNECTIONS_MAX: usize = 1024;
+const NARROW_WINDOW: u32 = 16 * 1024;
+const NARROW_SEND_WINDOW: u64 = 64 * 1024;
 /// Control and QPACK streams are three; a few more may be greasing (RFC 9114 section 6.2).
 const UNI_STREAMS_MAX: u32 = 8;
-/// Handshakes that an endpoint holds at once; from half of it on, clients must first show that their
-/// address is theirs (a Retry packet, RFC 9000 section 8.1.2).
+/// Handshakes that are not finished, of an endpoint at once; from half of it on, clients must first show
+/// that their address is theirs (a Retry packet, RFC 9000 section 8.1.2).
 const HANDSHAKES_MAX: usize = 512;
 /// Waiting for the last packets of an endpoint that has closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,7 +68,27 @@ pub struct Listener {
 
 /// An endpoint that is open, and not read yet.
 #[derive(Debug)]
-pub(crate) struct Open(Endpoint);
+pub(crate) struct Open {
+    endpoint: Endpoint,
+    /// For connections over `WIDE_CONNECTIONS_MAX`.
+    narrow: Arc<quinn::ServerConfig>,
+}
+
+/// A handshake that is not finished; counted out when it is dropped.
+struct Handshake(Rc<Cell<usize>>);
+
+impl Handshake {
+    fn begin(open: &Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        Self(Rc::clone(open))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
 
 impl Listener {
     /// Must be called inside a runtime. Exit 64 where the TLS configuration cannot serve QUIC, 1 where
@@ -67,8 +100,16 @@ impl Listener {
             Failure::configuration(attempted, error, help)
         })?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        server.transport_config(Arc::new(transport(limits)));
         server.max_incoming(HANDSHAKES_MAX);
+        let mut narrow = server.clone();
+        server.transport_config(Arc::new(transport(limits)));
+        let mut windows = transport(limits);
+        windows
+            .stream_receive_window(VarInt::from_u32(NARROW_WINDOW))
+            .receive_window(VarInt::from_u32(NARROW_WINDOW))
+            .send_window(NARROW_SEND_WINDOW);
+        narrow.transport_config(Arc::new(windows));
+        let narrow = Arc::new(narrow);
         let refused = |error: std::io::Error| {
             let help = "look at the limits of memory and open files";
             Failure::run_time(attempted, error, help)
@@ -80,7 +121,8 @@ impl Listener {
             self.socket,
             Arc::new(quinn::TokioRuntime),
         );
-        endpoint.map(Open).map_err(refused)
+        let endpoint = endpoint.map_err(refused)?;
+        Ok(Open { endpoint, narrow })
     }
 }
 
@@ -92,7 +134,7 @@ fn transport(limits: &ValidLimits) -> quinn::TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(CONNECTION_WINDOW.into())
+        .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(idle);
     transport
@@ -115,20 +157,27 @@ fn endpoint_config(key: &[u8; 64]) -> EndpointConfig {
 pub(crate) async fn serve(worker: Rc<Worker>, endpoints: Vec<Open>, shutdown: Shutdown) {
     let sweeping = tokio::task::spawn_local(listener::sweep(Rc::clone(&worker)));
     let mut serving = JoinSet::new();
-    for Open(endpoint) in endpoints {
-        serving.spawn_local(serve_one(Rc::clone(&worker), endpoint, shutdown.clone()));
+    for open in endpoints {
+        serving.spawn_local(serve_one(Rc::clone(&worker), open, shutdown.clone()));
     }
     while serving.join_next().await.is_some() {}
     sweeping.abort();
 }
 
-async fn serve_one(worker: Rc<Worker>, endpoint: Endpoint, shutdown: Shutdown) {
+async fn serve_one(worker: Rc<Worker>, open: Open, shutdown: Shutdown) {
+    let Open { endpoint, narrow } = open;
+    let handshakes = Rc::default();
     let draining = watch::Sender::new(false);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             incoming = endpoint.accept() => match incoming {
-                Some(incoming) => accept(&worker, &mut connections, incoming, &draining),
+                Some(incoming) => {
+                    let narrow = (connections.len() >= WIDE_CONNECTIONS_MAX).then_some(&narrow);
+                    if let Some(taken) = take(&worker, &handshakes, incoming, narrow) {
+                        connections.spawn_local(taken.serve(Rc::clone(&worker), draining.subscribe()));
+                    }
+                }
                 None => break,
             },
             Some(ended) = connections.join_next() => note(&worker, &ended),
@@ -153,36 +202,68 @@ async fn serve_one(worker: Rc<Worker>, endpoint: Endpoint, shutdown: Shutdown) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
 }
 
-/// Takes a connection within the limits that TCP's connections have too.
-fn accept(
-    worker: &Rc<Worker>,
-    connections: &mut JoinSet<()>,
+/// A connection that has begun.
+struct Taken {
     incoming: Incoming,
-    draining: &watch::Sender<bool>,
-) {
+    counted: connection::Counted,
+    handshake: Handshake,
+    narrow: Option<Arc<quinn::ServerConfig>>,
+}
+
+/// Takes a connection within the limits that TCP's connections have too.
+fn take(
+    worker: &Worker,
+    handshakes: &Rc<Cell<usize>>,
+    incoming: Incoming,
+    narrow: Option<&Arc<quinn::ServerConfig>>,
+) -> Option<Taken> {
     let shared = &worker.shared;
-    if connections.len() >= HANDSHAKES_MAX / 2 && incoming.may_retry() {
+    // Connections do not count: their clients have shown where they are.
+    if handshakes.get() >= HANDSHAKES_MAX / 2 && incoming.may_retry() {
         shared.metrics.limit_hit("quic_retry");
         // The client comes again with a token, or was nobody.
         let _ = incoming.retry();
-        return;
+        return None;
+    }
+    if handshakes.get() >= HANDSHAKES_MAX {
+        shared.metrics.limit_hit("quic_handshakes_max");
+        incoming.refuse();
+        return None;
     }
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
         shared.metrics.limit_hit("connections_max");
-        return incoming.refuse();
+        incoming.refuse();
+        return None;
     };
     let Some(place) = Place::take(shared, incoming.remote_address().ip()) else {
-        return incoming.refuse();
+        incoming.refuse();
+        return None;
     };
-    let counted = connection::Counted::new(Arc::clone(shared), place, permit);
-    let (worker, draining) = (Rc::clone(worker), draining.subscribe());
-    connections.spawn_local(async move {
-        let _counted = counted;
-        let address = incoming.remote_address();
-        if let Err(error) = connection::serve(&worker, incoming, draining).await {
+    Some(Taken {
+        incoming,
+        counted: connection::Counted::new(Arc::clone(shared), place, permit),
+        handshake: Handshake::begin(handshakes),
+        narrow: narrow.cloned(),
+    })
+}
+
+impl Taken {
+    async fn serve(self, worker: Rc<Worker>, draining: watch::Receiver<bool>) {
+        let _counted = self.counted;
+        let address = self.incoming.remote_address();
+        let narrow = self.narrow.is_some();
+        let connecting = match self.narrow {
+            Some(config) => self.incoming.accept_with(config),
+            None => self.incoming.accept(),
+        };
+        let served = async {
+            let connection = connection::shake_hands(&worker, connecting?, self.handshake).await?;
+            connection::serve(&worker, connection, narrow, draining).await
+        };
+        if let Err(error) = served.await {
             tracing::debug!(%address, %error, "an HTTP/3 connection ended");
         }
-    });
+    }
 }
 
 /// A panic inside the HTTP/3 library costs the task it is in, and must be seen.
