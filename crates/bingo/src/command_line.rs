@@ -4,8 +4,8 @@ use chassis::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    completion, configuration, doctor, down, gateway, load, output, prepare_db, reference,
-    run_server, status, supervise, up,
+    completion, configuration, doctor, down, gateway, load, logs, output, prepare_db, reference,
+    run_server, start, status, stop, supervise, up,
 };
 
 /// A highly available home for a flaky service.
@@ -25,6 +25,12 @@ enum Command {
     Down(down::Arguments),
     /// Show an installation's processes and addresses
     Status(status::Arguments),
+    /// Show what one process of an installation wrote
+    Logs(logs::Arguments),
+    /// Stop one process of an installation and keep it stopped
+    Stop(stop::Arguments),
+    /// Start one process of an installation that was stopped or has failed
+    Start(start::Arguments),
     /// Check what an installation needs of this machine
     Doctor(doctor::Arguments),
     /// Create and fill the database
@@ -61,6 +67,9 @@ pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Up(arguments) => up::run(arguments),
         Command::Down(arguments) => down::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments),
+        Command::Stop(arguments) => stop::run(&arguments),
+        Command::Start(arguments) => start::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::PrepareDb(arguments) => prepare_db::run(&arguments),
         Command::RunServer(arguments) => run_server::run(arguments),

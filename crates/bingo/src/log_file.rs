@@ -27,6 +27,13 @@ pub(crate) fn of_email(email: &str) -> (Option<PathBuf>, Option<Failure>) {
     }
 }
 
+/// The vendor's log file for an e-mail, where its folder exists; whether a node may write it is the
+/// node's to find out, since it is the node's user who may or may not.
+pub(crate) fn expected(email: &str) -> Option<PathBuf> {
+    let folder = node::log_folder_of(email);
+    folder.is_dir().then(|| folder.join(VENDOR_NAME))
+}
+
 /// Opens a log file for append and closes it again. The failure (exit 64) names the folder, its
 /// owner and the command that mends it.
 pub(crate) fn check(path: &Path) -> Result<(), Failure> {

@@ -217,6 +217,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         layout: place.layout()?,
         options: shape.options_with(database.as_ref()),
         existing: database.map(existing).transpose()?,
+        node_log: crate::log_file::expected(&shape.email),
         detach,
         timeout,
         json,

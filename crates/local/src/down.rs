@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use chassis::Failure;
+use supervisor::launch::SCRIBE;
 
 use crate::layout::Layout;
 use crate::{leftovers, status};
@@ -71,9 +72,11 @@ pub fn end_leftovers(layout: &Layout) -> Result<(), Failure> {
         .filter_map(|process| process.pid)
         .collect();
     let unknown = leftovers::find(layout).into_iter();
-    status
-        .processes
-        .extend(unknown.filter(|process| process.pid.is_some_and(|pid| !known.contains(&pid))));
+    let unknown = unknown.filter(|process| process.pid.is_some_and(|pid| !known.contains(&pid)));
+    // Who is first is ended last: scribes, which end by themselves after those who write to them.
+    let (scribes, others): (Vec<_>, Vec<_>) = unknown.partition(|process| process.role == SCRIBE);
+    status.processes.splice(0..0, scribes);
+    status.processes.extend(others);
     let ended = supervisor::processes::end_leftovers(&status, LEFTOVER_PATIENCE);
     ended.map(drop).map_err(|left| {
         Failure::run_time(

@@ -60,6 +60,8 @@ pub(crate) struct Subject<'a> {
     pub database: &'a Database,
     /// The `bingo` binary that the children run.
     pub binary: &'a Path,
+    /// The log file that nodes write beside their stderr, where its folder is there.
+    pub node_log: Option<&'a Path>,
 }
 
 /// Writes all files.
@@ -187,6 +189,7 @@ fn postgres(subject: &Subject<'_>) -> Option<Value> {
         // Crash recovery after a power cut replays up to max_wal_size.
         "probes": { "startup": { "timeout": "10m" }, "liveness": liveness },
         "stop": { "signal": "SIGINT", "timeout": "60s" },
+        "privileges": { "writable": [server.data, server.sockets] },
         "restart": "always",
     }))
 }
@@ -215,6 +218,7 @@ fn prepare_db(subject: &Subject<'_>) -> Value {
         "command": command,
         "user": user(subject),
         "after": after,
+        "privileges": { "writable": [] },
         "restart": "on-failure",
     })
 }
@@ -238,12 +242,18 @@ pub(crate) fn node_process(subject: &Subject<'_>, number: u16) -> Value {
         command.push("--faults".to_owned());
         command.push(subject.options.faults.join(","));
     }
+    let log_folder = subject.node_log.and_then(Path::parent);
+    let logs = subject
+        .node_log
+        .map(|path| json!({ "path": path, "reopen_signal": "SIGHUP" }));
     json!({
         "name": format!("node-{number}"),
         "role": "node",
         "command": command,
         "user": user(subject),
         "after": ["prepare_db"],
+        "privileges": { "writable": Vec::from_iter(log_folder) },
+        "log_files": Vec::from_iter(logs),
         "listen": loopback(listen),
         "metrics": format!("http://{}/metrics", loopback(admin)),
         "probes": {
@@ -293,6 +303,7 @@ fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
                     "--admin-listen", admin],
         "user": user(subject),
         "sockets": sockets,
+        "privileges": { "writable": [subject.layout.tls()] },
         "listen": public(options, options.http_port).next(),
         "metrics": format!("http://{admin}/metrics"),
         // Not /health, which fails when all nodes are gone: a new gateway would not bring them back.

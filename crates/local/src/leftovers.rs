@@ -6,12 +6,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use supervisor::launch::SCRIBE;
 use supervisor::{ProcessState, ProcessStatus};
 
 use crate::layout::Layout;
 
 /// Every living process whose arguments name one of this installation's configuration files, or its
-/// data folder as PostgreSQL's; in the order in which `up` starts them, the supervisor first.
+/// data folder as PostgreSQL's; in the order in which `up` starts them, the supervisor and the scribes
+/// first (whoever is first is ended last).
 pub(crate) fn find(layout: &Layout) -> Vec<ProcessStatus> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
@@ -19,7 +21,7 @@ pub(crate) fn find(layout: &Layout) -> Vec<ProcessStatus> {
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let mut found: Vec<ProcessStatus> = pids.filter_map(|pid| of(layout, pid)).collect();
     let rank = |process: &ProcessStatus| {
-        ["supervisor", "postgres"]
+        ["supervisor", SCRIBE, "postgres"]
             .iter()
             .position(|role| *role == process.role)
     };
@@ -62,6 +64,14 @@ fn role(layout: &Layout, arguments: &[&Path]) -> Option<&'static str> {
     }
     if follows("-D", &layout.postgres()) {
         return Some("postgres");
+    }
+    // A scribe outlives its child where a daemon of the child's still writes to it.
+    let logs = layout.logs();
+    let is_scribe = arguments.windows(2).any(|pair| {
+        matches!(pair, [word, file] if *word == Path::new(SCRIBE) && file.parent() == Some(&logs))
+    });
+    if is_scribe {
+        return Some(SCRIBE);
     }
     let config = layout.config();
     let of_ours = arguments.windows(2).any(|pair| {
@@ -112,6 +122,9 @@ mod tests {
             ]),
             None
         );
+        let scribe = |path| ["/proc/self/exe", "launch", "--", "scribe", path];
+        assert_eq!(case(&scribe("/srv/one/logs/node-1.log")), Some("scribe"));
+        assert_eq!(case(&scribe("/srv/two/logs/node-1.log")), None);
         assert_eq!(case(&["vim", "/srv/one/config/node-1.yaml"]), None);
         assert_eq!(case(&["postgres", "-D", "/srv/one/postgres2"]), None);
     }

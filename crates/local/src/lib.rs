@@ -13,6 +13,8 @@ mod error;
 mod generate;
 mod layout;
 mod leftovers;
+pub mod logs;
+pub mod operate;
 mod options;
 mod ports;
 mod scale;

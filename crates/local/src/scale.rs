@@ -275,6 +275,7 @@ impl Scale<'_> {
             account: &account,
             database: &database,
             binary: binary.as_ref(),
+            node_log: self.record.node_log.as_deref(),
         };
         let entries = new.iter().map(|number| {
             let text = chassis::config::to_yaml(&generate::node(&subject, *number))?;

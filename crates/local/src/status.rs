@@ -2,6 +2,7 @@
 //! last record where it does not.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use chassis::{Exit, Failure};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub struct Installation {
     pub processes: Vec<ProcessStatus>,
     /// Work that runs once, such as filling the database.
     pub jobs: Vec<ProcessStatus>,
+    /// What this machine cannot do for them.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// The record of an installation, `config/installation.yaml`.
@@ -64,6 +68,9 @@ pub struct Record {
     pub ports: Ports,
     /// Without any secret.
     pub postgres_url: String,
+    /// The log file that nodes write beside their stderr, where its folder is there.
+    #[serde(default)]
+    pub node_log: Option<PathBuf>,
 }
 
 impl Record {
@@ -186,7 +193,8 @@ fn word(state: ProcessState) -> String {
     format!("{state:?}").to_lowercase()
 }
 
-fn assemble(status: Status, supervised: bool, record: Option<&Record>) -> Installation {
+fn assemble(mut status: Status, supervised: bool, record: Option<&Record>) -> Installation {
+    let notes = std::mem::take(&mut status.notes);
     let (jobs, processes): (Vec<_>, Vec<_>) = status
         .processes
         .into_iter()
@@ -210,6 +218,7 @@ fn assemble(status: Status, supervised: bool, record: Option<&Record>) -> Instal
         postgres_url,
         processes,
         jobs,
+        notes,
     }
 }
 
@@ -225,10 +234,11 @@ fn judge(processes: &[ProcessStatus], jobs: &[ProcessStatus]) -> (State, Vec<Str
         return (State::Ready, Vec::new());
     }
     let first_time = |process: &ProcessStatus| {
-        let waits = matches!(
-            process.state,
-            ProcessState::Starting | ProcessState::Stopped
-        );
+        let waits = !process.is_stopped_by_operator()
+            && matches!(
+                process.state,
+                ProcessState::Starting | ProcessState::Stopped
+            );
         process.restarts == 0 && waits
     };
     let running_job =
@@ -253,9 +263,12 @@ pub fn table(installation: &Installation) -> String {
     for reason in &installation.reasons {
         text.push_str(&format!("  {reason}\n"));
     }
+    for note in &installation.notes {
+        text.push_str(&format!("  note: {note}\n"));
+    }
     text.push_str(&format!(
-        "{:<12} {:<10} {:>8} {:<22} {:>8} {:>9} {:>9}  {}\n",
-        "process", "state", "pid", "listens on", "restarts", "uptime", "memory", "last restart"
+        "{:<12} {:<10} {:<12} {:>8} {:<22} {:>8} {:>9}  {}\n",
+        "process", "state", "since", "pid", "listens on", "restarts", "memory", "last restart"
     ));
     for process in installation.processes.iter().chain(&installation.jobs) {
         text.push_str(&row(process));
@@ -279,18 +292,41 @@ pub fn table(installation: &Installation) -> String {
 
 fn row(process: &ProcessStatus) -> String {
     format!(
-        "{:<12} {:<10} {:>8} {:<22} {:>8} {:>9} {:>9}  {}\n",
+        "{:<12} {:<10} {:<12} {:>8} {:<22} {:>8} {:>9}  {}\n",
         process.name,
         word(process.state),
+        local_time(&process.since),
         process.pid.map_or("-".to_owned(), |pid| pid.to_string()),
         process.listen.as_deref().unwrap_or("-"),
         process.restarts,
         process
-            .uptime_seconds
-            .map_or("-".to_owned(), |s| format!("{s} s")),
-        process
             .rss_bytes
             .map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
-        process.last_restart_reason.as_deref().unwrap_or("-"),
+        last_column(process),
     )
+}
+
+/// In this machine's zone: the time of today, or the day and the minute.
+fn local_time(text: &str) -> String {
+    let Ok(time) = text.parse::<jiff::Timestamp>() else {
+        return "-".to_owned();
+    };
+    let zoned = time.to_zoned(jiff::tz::TimeZone::system());
+    let is_today = zoned.date() == jiff::Zoned::now().date();
+    let format = if is_today { "%H:%M:%S" } else { "%b %d %H:%M" };
+    zoned.strftime(format).to_string()
+}
+
+/// Why it was last restarted, and whether its log is whole.
+fn last_column(process: &ProcessStatus) -> String {
+    let mut text = process
+        .last_restart_reason
+        .as_deref()
+        .unwrap_or("-")
+        .to_owned();
+    let dropped = process.log_lines_dropped;
+    if dropped > 0 {
+        text.push_str(&format!(" ({dropped} lines of its log were dropped)"));
+    }
+    text
 }

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub struct Request {
     pub options: Options,
     /// For `--postgres-url`: the `postgres_cluster` block and the password apart from it.
     pub existing: Option<Existing>,
+    /// The log file that nodes write beside their stderr, where its folder is there.
+    pub node_log: Option<PathBuf>,
     pub detach: bool,
     /// How long to wait until the whole is ready.
     pub timeout: Duration,
@@ -237,11 +239,13 @@ fn configure(request: &Request, account: &Account, binary: &Path) -> Result<(), 
         account,
         database: &database,
         binary,
+        node_log: request.node_log.as_deref(),
     })?;
     let record = Record {
         options: options.clone(),
         ports,
         postgres_url: database.url,
+        node_log: request.node_log.clone(),
     };
     let text = chassis::config::to_yaml(&record)?;
     write_file(&layout.installation(), 0o644, &text).map_err(|error| unusable(layout, &error))

@@ -203,6 +203,10 @@ impl Watch<'_> {
             return Some(of_exit(failure, exit.starts_with("exit 64")));
         }
         let Some(supervisor) = supervisor else {
+            if let Some(held) = now.processes.iter().find(|p| p.is_stopped_by_operator()) {
+                let help = format!("bingo start {}", held.name);
+                return Some(Failure::run_time(attempted, status::one_line(held), help));
+            }
             let stopped = now.state == State::Stopped;
             return stopped
                 .then(|| Failure::run_time(attempted, "it was stopped meanwhile", "try again"));

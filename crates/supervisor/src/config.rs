@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 
+mod logs;
+mod privileges;
+
+pub use logs::{LogFile, Logs};
+pub use privileges::{Limits, Privileges, SystemCalls};
+
 /// The whole file. Serializes to what it was read from.
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +32,8 @@ pub struct Config {
     /// failed start can then not be explained by its last lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_folder: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Logs::is_default")]
+    pub logs: Logs,
     /// In any order; `after` decides who waits for whom.
     pub processes: Vec<Process>,
 }
@@ -45,9 +53,14 @@ pub struct Process {
     /// Local user to run as; needs root. Not set: ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<Privileges>,
     /// Added to `PATH`, `HOME` and `LANG`; nothing else of our environment is passed on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
+    /// Log files that it opens and writes by itself, to be rotated; stdout and stderr need no entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_files: Vec<LogFile>,
     /// Where it runs. Not set: in our own folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_folder: Option<PathBuf>,

@@ -38,6 +38,19 @@ pub enum Request {
     /// Read the configuration anew and carry out what it adds and takes away. Answered when that has
     /// begun.
     Reload,
+    /// End one process in order; it stays stopped until it is started by name. `force`: also the last
+    /// healthy one of several. Answered before it is done.
+    #[serde(rename = "stop_process")]
+    StopProcess {
+        name: String,
+        #[serde(default)]
+        force: bool,
+    },
+    /// Start one process that was stopped, has failed or is done. Answered before it is healthy.
+    #[serde(rename = "start_process")]
+    StartProcess {
+        name: String,
+    },
     /// End one process in order and start it again. Answered before it is done.
     Restart {
         name: String,
@@ -80,6 +93,21 @@ impl Client {
     /// Returns when the request is accepted.
     pub fn restart(&self, name: &str) -> Result<(), ControlError> {
         self.order(&Request::Restart {
+            name: name.to_owned(),
+        })
+    }
+
+    /// Returns when the request is accepted; wait for its state to be `Stopped`.
+    pub fn stop_process(&self, name: &str, force: bool) -> Result<(), ControlError> {
+        self.order(&Request::StopProcess {
+            name: name.to_owned(),
+            force,
+        })
+    }
+
+    /// Returns when the request is accepted; wait for its state to be `Healthy`.
+    pub fn start_process(&self, name: &str) -> Result<(), ControlError> {
+        self.order(&Request::StartProcess {
             name: name.to_owned(),
         })
     }

@@ -16,10 +16,14 @@ use rustix::process::{Signal, WaitOptions};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use crate::launch::SCRIBE;
 use crate::processes;
+use crate::status::Stray;
 
 /// How long the death of one process may hold up its successor while its orphans die.
 const SWEEP_MAX: Duration = Duration::from_millis(100);
+/// How long the end of the supervisor waits for scribes, before it kills them.
+const SCRIBES_MAX: Duration = Duration::from_secs(2);
 /// How long the end of the supervisor waits for killed orphans.
 const END_MAX: Duration = Duration::from_secs(5);
 const SWEEP_STEP: Duration = Duration::from_millis(1);
@@ -74,16 +78,32 @@ impl Family {
         }
     }
 
-    /// Kills every orphan, for the end of the supervisor; returns how many could not be ended.
+    /// Kills every orphan, for the end of the supervisor, and waits for the scribes, which end with
+    /// the last who writes to them; returns how many could not be ended.
     pub(crate) async fn sweep_all(&self) -> usize {
-        let deadline = Instant::now() + END_MAX;
+        let started = Instant::now();
         loop {
-            let left = self.kill_orphans(true);
-            if left == 0 || Instant::now() >= deadline {
+            let orphans = self.kill_orphans(true);
+            let own: Vec<u32> = self.lock().own.iter().copied().collect();
+            if started.elapsed() >= SCRIBES_MAX {
+                own.iter()
+                    .for_each(|pid| processes::send(*pid, Signal::KILL));
+            }
+            let left = orphans + own.len();
+            if left == 0 || started.elapsed() >= END_MAX {
                 return left;
             }
             tokio::time::sleep(SWEEP_STEP).await;
         }
+    }
+
+    /// The orphans of the last look: daemons that a process of ours detached.
+    pub(crate) fn orphans(&self) -> Vec<Stray> {
+        let mut pids: Vec<u32> = self.lock().seen.iter().copied().collect();
+        pids.sort_unstable();
+        let strays = pids.into_iter().filter(|pid| !is_scribe(*pid));
+        let stray = |pid| processes::start_time(pid).map(|start_time| Stray { pid, start_time });
+        strays.filter_map(stray).collect()
     }
 
     /// Looks after orphans now and then: takes the dead away and remembers the living.
@@ -99,7 +119,7 @@ impl Family {
         let orphans = living_orphans(&members.own);
         let doomed: Vec<u32> = orphans
             .into_iter()
-            .filter(|pid| strays_too || !members.strays.contains(pid))
+            .filter(|pid| strays_too || !members.strays.contains(pid) && !is_scribe(*pid))
             .collect();
         for pid in &doomed {
             processes::send(*pid, Signal::KILL);
@@ -110,6 +130,14 @@ impl Family {
     fn lock(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether it is a scribe: one that this program started before it became another version of itself.
+/// Its child still writes to it. Who only claims to be one lives until the end of the supervisor.
+fn is_scribe(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0);
+    words.any(|word| word == SCRIBE.as_bytes())
 }
 
 /// Our children that were not started here; those already dead are waited for on the way.

@@ -1,22 +1,74 @@
 //! The last steps of a child before it becomes its command, taken in a process of its own:
 //! `bingo launch -- CMD …`. `LISTEN_PID` must hold the child's pid, which only the child knows, and
 //! Rust allows almost nothing between fork and exec without `unsafe`. A shell could set the
-//! variable, but not `no_new_privs`, and later limits (landlock, seccomp) need a program of ours
-//! anyhow. Costs one exec, about a millisecond. The uid is dropped before, by the one who starts it.
+//! variable, but not `no_new_privs`, landlock and seccomp. Costs one exec, about a millisecond.
+//!
+//! What to do comes in one variable, which is not passed on. The same way start the two works of the
+//! supervisor that a child must not hold up and that need no rights of ours: a scribe, and the
+//! rotation of a file in a child's own folder.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use chassis::Failure;
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Logs;
+use crate::confine::Confinement;
+use crate::log_files::{self, Way};
+use crate::scribe;
 
 /// The way to this program that survives its replacement on disk and needs no right on the folders
 /// above it: the running image itself (proc(5), /proc/PID/exe).
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// Becomes `command` (program and arguments). Returns only when that fails, with exit 64.
+/// The variable that holds `Orders`.
+pub(crate) const ORDERS: &str = "SUPERVISOR_ORDERS";
+/// The first word in the command line of a scribe; then its file.
+pub const SCRIBE: &str = "scribe";
+/// The first word in the command line of a rotation; then its file.
+pub(crate) const ROTATE: &str = "rotate";
+
+/// What a launched process does.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Orders {
+    pub(crate) confinement: Confinement,
+    pub(crate) task: Task,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// Becomes the command.
+    #[default]
+    Command,
+    Scribe(scribe::Settings),
+    Rotate {
+        path: PathBuf,
+        limits: Logs,
+        way: Way,
+    },
+}
+
+impl Orders {
+    /// Cannot fail: all paths came as text. If it did, `launch` would refuse the empty text.
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    fn given() -> io::Result<Self> {
+        match std::env::var(ORDERS) {
+            Ok(text) => serde_json::from_str(&text).map_err(io::Error::other),
+            Err(_) => Ok(Self::default()),
+        }
+    }
+}
+
+/// Becomes `command` (program and arguments), or does the supervisor's work and ends the process with
+/// exit 0. Returns only when that fails, with exit 64 for a command that cannot be started.
 pub fn launch(command: &[OsString]) -> Failure {
     let Some((program, arguments)) = command.split_first() else {
         return Failure::new(
@@ -26,29 +78,53 @@ pub fn launch(command: &[OsString]) -> Failure {
             "write `launch -- CMD ARG…`; the supervisor does",
         );
     };
-    let failed = |step: &str, error: std::io::Error| {
+    let failed = |step: &str, error: io::Error| {
         Failure::configuration(
             format!("start {}: {step}", program.to_string_lossy()),
             error,
             "check that the program exists and that the user of the process may run it",
         )
     };
-    // No setuid program gives back what was dropped (prctl(2), PR_SET_NO_NEW_PRIVS).
-    if let Err(error) = rustix::thread::set_no_new_privs(true) {
-        return failed("give up privileges", error.into());
-    }
-    let no_core = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
+    let orders = match Orders::given() {
+        Ok(orders) => orders,
+        Err(error) => return failed("read what the supervisor wants", error),
     };
-    if let Err(error) = rustix::process::setrlimit(Resource::Core, no_core) {
-        return failed("forbid core files", error.into());
+    rustix::process::umask(match orders.task {
+        // The group of the log folder's owner may read logs.
+        Task::Scribe(_) => Mode::WGRP | Mode::XGRP | Mode::RWXO,
+        _ => Mode::RWXG | Mode::RWXO,
+    });
+    if let Err((step, error)) = orders.confinement.apply() {
+        return failed(step, error);
     }
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    match orders.task {
+        Task::Command => failed("exec", become_command(program, arguments)),
+        Task::Scribe(settings) => {
+            let attempted = format!("write the log {}", settings.path.display());
+            finish(attempted, scribe::run(settings))
+        }
+        Task::Rotate { path, limits, way } => {
+            let attempted = format!("rotate the log {}", path.display());
+            finish(attempted, log_files::rotate(&path, &limits, way))
+        }
+    }
+}
+
+fn become_command(program: &OsString, arguments: &[OsString]) -> io::Error {
     let mut next = Command::new(program);
-    next.args(arguments);
+    next.args(arguments).env_remove(ORDERS);
     if std::env::var_os("LISTEN_FDS").is_some() {
         next.env("LISTEN_PID", std::process::id().to_string());
     }
-    failed("exec", next.exec())
+    next.exec()
+}
+
+fn finish(attempted: String, result: io::Result<()>) -> Failure {
+    match result {
+        Ok(()) => std::process::exit(0),
+        Err(error) => {
+            let help = "check that its folder exists and that its user may write there";
+            Failure::run_time(attempted, error, help)
+        }
+    }
 }

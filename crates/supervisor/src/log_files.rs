@@ -1,69 +1,128 @@
-//! The log files of children. A child gets the file itself as its stdout and stderr, not a pipe
-//! through us: it goes on writing when the supervisor is killed, and a supervisor that is busy
-//! delays no child. So a full file is copied away and cut (the child appends, so it goes on at the
-//! new end); lines written between the two steps are lost, which is the price.
+//! Log files on disk: their old ones, the last lines of one, and the rotation of a file that a child
+//! writes by itself. Such a file is renamed where the child opens it anew on a signal, and copied
+//! away and cut where it does not: lines written between the two steps are lost, which is the price.
+//! (What a child writes to stdout and stderr goes through its scribe, which loses none.)
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-/// A file beyond this is rotated.
-pub(crate) const BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Old files kept: `.1` is the newest.
-const KEPT: u32 = 3;
-/// How much of the end of a file is looked at for a reason.
-const TAIL_BYTES: u64 = 8 * 1024;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Logs;
+
 const LINES_MAX: usize = 20;
 const LINE_CHARACTERS_MAX: usize = 300;
+/// Old files that a lowered limit leaves behind are looked for up to this number.
+const OLD_MAX: u32 = 1000;
 
-/// Opens a log for append, mode 0640, and says how long it is already.
-pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .mode(0o640)
-        .open(path)?;
-    let bytes = file.metadata()?.len();
-    Ok((file, bytes))
+/// How a file that is due makes room for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Way {
+    Rename,
+    CopyAndCut,
 }
 
-/// Moves a file over `bytes_max` away and cuts it. Blocks for the time of a copy.
-pub(crate) fn rotate(path: &Path, bytes_max: u64) -> io::Result<bool> {
-    match std::fs::metadata(path) {
-        Ok(data) if data.len() > bytes_max => {}
-        Ok(_) => return Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
+/// Whether a file is longer or older than the limits allow; false where there is none. Blocks as
+/// long as its disk does.
+pub(crate) fn is_due(path: &Path, limits: &Logs) -> io::Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(data) => Ok(data.is_file() && is_over(path, &data, limits)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
-    for number in (1..KEPT).rev() {
+}
+
+fn is_over(path: &Path, data: &Metadata, limits: &Logs) -> bool {
+    // A child that does not append leaves a hole where a cut file was: what counts is what is there.
+    let bytes = data.len().min(data.blocks() * 512);
+    // A file that is copied and cut never gets a new birth: its last copy tells how old it is.
+    let copied = std::fs::metadata(old(path, 1)).and_then(|data| data.modified());
+    let born = data.created().or_else(|_| data.modified());
+    let begun = copied.ok().max(born.ok());
+    let age = begun.and_then(|begun| SystemTime::now().duration_since(begun).ok());
+    bytes > limits.file_bytes_max || bytes > 0 && age >= Some(limits.file_age_max)
+}
+
+/// Rotates a file. Must run with the rights of the one whose file it is: whoever may write in a
+/// folder can put a link in place of the file.
+pub(crate) fn rotate(path: &Path, limits: &Logs, way: Way) -> io::Result<()> {
+    let kept = limits.files_max.saturating_sub(1).max(1);
+    shift(path, kept)?;
+    match way {
+        Way::Rename => std::fs::rename(path, old(path, 1))?,
+        Way::CopyAndCut => copy_and_cut(path, limits.file_bytes_max)?,
+    }
+    remove_beyond(path, kept);
+    Ok(())
+}
+
+fn copy_and_cut(path: &Path, bytes_max: u64) -> io::Result<()> {
+    let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+    let source = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(no_link)
+        .open(path)?;
+    let mode = source.metadata()?.mode() & 0o7777;
+    let mut target = OpenOptions::new();
+    target.create(true).write(true).truncate(true);
+    let mut target = target.mode(mode).custom_flags(no_link).open(old(path, 1))?;
+    // A file that is all hole has no data to find.
+    if rustix::fs::seek(&source, rustix::fs::SeekFrom::Data(0)).is_ok() {
+        // Bounded, so that a child that writes faster than we copy cannot keep us here.
+        io::copy(
+            &mut (&source).take(bytes_max.saturating_mul(2)),
+            &mut target,
+        )?;
+    }
+    source.set_len(0)
+}
+
+/// Moves the old files on by one: `.1` becomes free, the last one is overwritten.
+pub(crate) fn shift(path: &Path, kept: u32) -> io::Result<()> {
+    for number in (1..kept).rev() {
         match std::fs::rename(old(path, number), old(path, number + 1)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    // Bounded, so that a child that writes faster than we copy cannot keep us here.
-    let mut source = File::open(path)?.take(bytes_max.saturating_mul(2));
-    let mut moved = File::options();
-    moved.create(true).write(true).truncate(true).mode(0o640);
-    io::copy(&mut source, &mut moved.open(old(path, 1))?)?;
-    File::options().write(true).open(path)?.set_len(0)?;
-    Ok(true)
+    Ok(())
 }
 
-/// The last lines that were written after the byte `from`: at most 20, the newest last.
-pub(crate) fn last_lines(path: &Path, from: u64) -> Vec<String> {
-    read_tail(path, from)
-        .map(|text| {
-            let lines: Vec<String> = text
-                .lines()
-                .filter(|line| !line.trim().is_empty())
-                .map(|line| line.chars().take(LINE_CHARACTERS_MAX).collect())
-                .collect();
-            let skipped = lines.len().saturating_sub(LINES_MAX);
-            lines.into_iter().skip(skipped).collect()
-        })
-        .unwrap_or_default()
+/// Removes the old files after number `kept`, which a higher limit once allowed.
+pub(crate) fn remove_beyond(path: &Path, kept: u32) {
+    for number in kept + 1..OLD_MAX {
+        if std::fs::remove_file(old(path, number)).is_err() {
+            return;
+        }
+    }
+}
+
+/// `node-1.log.2`: the second newest of the old ones.
+pub(crate) fn old(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
+}
+
+/// The last lines of the end of an output: at most 20, the newest last. Of an end that `is_cut` the
+/// first line most likely lacks its beginning and is left out.
+pub(crate) fn lines_of_tail(text: &str, is_cut: bool) -> Vec<String> {
+    let text = match text.split_once('\n') {
+        Some((_, rest)) if is_cut => rest,
+        _ => text,
+    };
+    let lines: Vec<String> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| line.chars().take(LINE_CHARACTERS_MAX).collect())
+        .collect();
+    let skipped = lines.len().saturating_sub(LINES_MAX);
+    lines.into_iter().skip(skipped).collect()
 }
 
 /// The line that explains an end best: the last one that says `error:` (ours have a line of help
@@ -79,47 +138,40 @@ pub(crate) fn telling_line(lines: &[String]) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-fn read_tail(path: &Path, from: u64) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    // A file shorter than where this run began was rotated meanwhile: all of it is this run's.
-    let from = if from > bytes { 0 } else { from };
-    let start = from.max(bytes.saturating_sub(TAIL_BYTES));
-    file.seek(SeekFrom::Start(start))?;
-    let mut tail = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
-    let text = String::from_utf8_lossy(&tail).into_owned();
-    if start > from {
-        // It most likely begins in the middle of a line.
-        return Ok(text
-            .split_once('\n')
-            .map_or(String::new(), |(_, rest)| rest.to_owned()));
-    }
-    Ok(text)
-}
-
-fn old(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    PathBuf::from(name)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::Duration;
 
     use super::*;
 
+    fn limits() -> Logs {
+        Logs {
+            file_bytes_max: 9,
+            files_max: 4,
+            ..Logs::default()
+        }
+    }
+
+    fn append(path: &Path) -> File {
+        File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap()
+    }
+
     #[test]
-    fn a_full_log_is_moved_on_and_its_writer_goes_on_at_the_new_end() {
+    fn a_full_log_is_copied_away_and_its_writer_goes_on_at_the_new_end() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("node.log");
-        let (mut file, _) = open(&path).unwrap();
+        let path = folder.path().join("main.log");
+        let mut file = append(&path);
         for round in 0..6 {
             writeln!(file, "{round}23456789").unwrap();
-            assert!(rotate(&path, 9).unwrap());
+            assert!(is_due(&path, &limits()).unwrap());
+            rotate(&path, &limits(), Way::CopyAndCut).unwrap();
         }
-        assert!(!rotate(&path, 9).unwrap());
+        assert!(!is_due(&path, &limits()).unwrap());
         writeln!(file, "end").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "end\n");
         for (number, round) in [(1, 5), (2, 4), (3, 3)] {
@@ -130,14 +182,67 @@ mod tests {
     }
 
     #[test]
-    fn only_the_lines_of_this_run_explain_its_end() {
+    fn a_hole_that_a_writer_leaves_is_neither_counted_nor_copied() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("node.log");
-        std::fs::write(&path, "error: of the last run\n").unwrap();
-        let (mut file, from) = open(&path).unwrap();
-        assert_eq!(last_lines(&path, from), Vec::<String>::new());
-        write!(file, "one\nerror: two: why\nhelp: three\n").unwrap();
-        let lines = last_lines(&path, from);
+        let path = folder.path().join("main.log");
+        let mut file = File::create(&path).unwrap();
+        file.set_len(1 << 30).unwrap();
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(1 << 30)).unwrap();
+        writeln!(file, "after a hole").unwrap();
+        let limits = Logs {
+            file_bytes_max: 1 << 20,
+            ..Logs::default()
+        };
+        assert!(!is_due(&path, &limits).unwrap());
+        rotate(&path, &limits, Way::CopyAndCut).unwrap();
+        assert!(std::fs::metadata(old(&path, 1)).unwrap().len() < 1 << 20);
+    }
+
+    #[test]
+    fn an_old_log_is_due_until_it_was_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("main.log");
+        writeln!(append(&path), "line").unwrap();
+        let limits = |age| Logs {
+            file_age_max: age,
+            ..Logs::default()
+        };
+        assert!(is_due(&path, &limits(Duration::ZERO)).unwrap());
+        assert!(!is_due(&path, &limits(Duration::from_secs(60))).unwrap());
+        rotate(&path, &limits(Duration::ZERO), Way::CopyAndCut).unwrap();
+        assert!(!is_due(&path, &limits(Duration::ZERO)).unwrap(), "empty");
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_log_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, secret] = ["main.log", "secret"].map(|name| folder.path().join(name));
+        std::fs::write(&secret, "0123456789").unwrap();
+        std::os::unix::fs::symlink(&secret, &path).unwrap();
+        assert!(!is_due(&path, &limits()).unwrap());
+        rotate(&path, &limits(), Way::CopyAndCut).unwrap_err();
+        assert_eq!(std::fs::read_to_string(&secret).unwrap(), "0123456789");
+    }
+
+    #[test]
+    fn a_lowered_limit_removes_what_a_higher_one_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("main.log");
+        for number in 1..6 {
+            std::fs::write(old(&path, number), "old").unwrap();
+        }
+        std::fs::write(&path, "0123456789").unwrap();
+        let limits = Logs {
+            files_max: 2,
+            ..limits()
+        };
+        rotate(&path, &limits, Way::Rename).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_line_that_explains_an_end_is_the_error_not_its_help() {
+        let lines = lines_of_tail("one\nerror: two: why\n\nhelp: three\n", false);
         assert_eq!(lines.len(), 3);
         assert_eq!(telling_line(&lines).unwrap(), "error: two: why");
         assert_eq!(telling_line(&lines[..1]).unwrap(), "one");
@@ -145,14 +250,10 @@ mod tests {
 
     #[test]
     fn a_flood_leaves_the_last_twenty_lines() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("node.log");
-        let (mut file, from) = open(&path).unwrap();
-        for number in 0..5000 {
-            writeln!(file, "line {number}").unwrap();
-        }
-        let lines = last_lines(&path, from);
+        let text: String = (0..5000).map(|number| format!("line {number}\n")).collect();
+        let lines = lines_of_tail(&text, true);
         assert_eq!(lines.len(), 20);
         assert_eq!(lines[19], "line 4999");
+        assert_eq!(lines_of_tail("alf\nwhole\n", true), ["whole"]);
     }
 }

@@ -12,8 +12,11 @@ use chassis::Failure;
 use rustix::process::Signal;
 
 use crate::config::{self, Config, Liveness, Protocol, Restart, is_name_character};
+use crate::confine::Confinement;
 use crate::order;
+use crate::own_logs::{self, OwnLog};
 use crate::policy::{Kind, Rules};
+use crate::privileges;
 use crate::processes::signal_of_name;
 
 /// A Unix socket's path may have 108 bytes with its end (unix(7)); some are left for others.
@@ -33,8 +36,11 @@ pub(crate) struct Process {
     pub(crate) command: Vec<String>,
     /// None: ours.
     pub(crate) user: Option<User>,
+    /// None: it keeps what its user may.
+    pub(crate) confinement: Option<Confinement>,
     pub(crate) environment: BTreeMap<OsString, OsString>,
     pub(crate) working_folder: Option<PathBuf>,
+    pub(crate) log_files: Vec<OwnLog>,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) probe: Option<Probe>,
     pub(crate) stop_signal: Signal,
@@ -80,10 +86,10 @@ pub(crate) enum Target {
 }
 
 /// Collects faults; each check goes on after the last one failed.
-struct Faults(Vec<Failure>);
+pub(crate) struct Faults(Vec<Failure>);
 
 impl Faults {
-    fn add(&mut self, key: &str, why: impl std::fmt::Display, help: &str) {
+    pub(crate) fn add(&mut self, key: &str, why: impl std::fmt::Display, help: &str) {
         self.0.push(Failure::configuration(key, why, help));
     }
 }
@@ -103,6 +109,9 @@ impl Plan {
                 path.display()
             );
             faults.add("control_socket", why, "use a folder with a shorter path");
+        }
+        for (key, why) in config.logs.faults() {
+            faults.add(&format!("logs: {key}"), why, "leave it out, or write more");
         }
         check_after(config, &mut faults);
         let processes = config
@@ -180,12 +189,7 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
     if process.command.iter().any(|part| part.contains('\0')) {
         faults.add(&key("command"), "a part holds a zero byte", "remove it");
     }
-    for (name, value) in &process.environment {
-        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            let why = format!("`{name}` is no variable");
-            faults.add(&key("environment"), why, "use a name without `=`");
-        }
-    }
+    check_environment(process, &key("environment"), faults);
     let kind = match process.role.as_str() {
         "job" => Kind::Job,
         "postgres" => Kind::Postgres,
@@ -202,6 +206,8 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
     let user = resolve_user(process, &key("user"), faults);
     let sockets = resolve_sockets(process, &key("sockets"), faults);
     let liveness = process.probes.liveness.as_ref();
+    let confinement = privileges::resolve(process, user.as_ref(), &key("privileges"), faults);
+    let log_files = own_logs::resolve(process, &key("log_files"), faults);
     let probe = liveness.and_then(|l| resolve_probe(l, &key("probes.liveness"), faults));
     let (stop_signal_name, stop_signal) = resolve_signal(process, kind, &key("stop"), faults);
     if faults.0.len() > before {
@@ -212,8 +218,10 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
         role: process.role.clone(),
         command: process.command.clone(),
         environment: environment(process, user.as_ref()),
+        confinement,
         user,
         working_folder: process.working_folder.clone(),
+        log_files,
         sockets,
         rules: Rules {
             kind,
@@ -230,6 +238,15 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
         listen: process.listen.clone(),
         metrics: process.metrics.clone(),
     })
+}
+
+fn check_environment(process: &config::Process, key: &str, faults: &mut Faults) {
+    for (name, value) in &process.environment {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            let why = format!("`{name}` is no variable");
+            faults.add(key, why, "use a name without `=`");
+        }
+    }
 }
 
 fn resolve_signal(

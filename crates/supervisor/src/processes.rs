@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use crate::status::{ProcessStatus, SUPERVISOR, Status};
+use crate::status::{ProcessStatus, SUPERVISOR, Status, Stray};
 
 /// How often `end_leftovers` looks whether a process is gone.
 const LOOK: Duration = Duration::from_millis(10);
@@ -107,7 +107,7 @@ pub(crate) fn own_children() -> Vec<u32> {
 /// Ends what a crashed installation left running: each recorded process that is still the same one.
 /// First the supervisor, at once, since it would restart the others; then the others in reverse
 /// order of their start, neighbours of one role together: the stop signal, `patience` to obey,
-/// then SIGKILL for the whole tree. Blocks. Returns the names of those that were ended, or the
+/// then SIGKILL for the whole tree; at last what they had detached. Blocks. Returns the names of those that were ended, or the
 /// names of those that would not end.
 pub fn end_leftovers(status: &Status, patience: Duration) -> Result<Vec<String>, Vec<String>> {
     let mut left: Vec<&ProcessStatus> = status.processes.iter().filter(|p| runs(p)).collect();
@@ -130,6 +130,7 @@ pub fn end_leftovers(status: &Status, patience: Duration) -> Result<Vec<String>,
         end(&together, patience);
         ended.extend(together.iter().map(|process| process.name.clone()));
     }
+    end_strays(&status.strays);
     let stubborn: Vec<String> = status
         .processes
         .iter()
@@ -140,6 +141,18 @@ pub fn end_leftovers(status: &Status, patience: Duration) -> Result<Vec<String>,
         Ok(ended)
     } else {
         Err(stubborn)
+    }
+}
+
+/// What was detached from its parents answers to nobody: it is killed with all below it.
+fn end_strays(strays: &[Stray]) {
+    let deadline = Instant::now() + KILL_PATIENCE;
+    let alive = |stray: &&Stray| is_alive(stray.pid, stray.start_time);
+    for stray in strays.iter().filter(alive) {
+        kill_tree(stray.pid);
+    }
+    while strays.iter().any(|stray| alive(&stray)) && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
     }
 }
 

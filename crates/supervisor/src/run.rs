@@ -13,15 +13,13 @@ use std::time::Duration;
 use chassis::Failure;
 use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::Config;
 use crate::control::{Answer, Asked, Request, Server};
 use crate::family::Family;
-use crate::log_files;
 use crate::order;
-use crate::plan::{self, Plan, log_path};
+use crate::plan::{self, Plan};
 use crate::policy::{self, Action, Ended, Event, Machine, Moment, Round};
 use crate::probe::Prober;
 use crate::processes;
@@ -32,8 +30,11 @@ use crate::status::{ProcessState, StateFile, Status};
 use crate::switches::Switches;
 
 use reload::{Reader, Reading};
+use rotation::Rotation;
 
+mod operator;
 mod reload;
+mod rotation;
 mod shown;
 
 /// Reports that may wait; a full channel makes probers wait, and they say so (`late`).
@@ -114,7 +115,8 @@ struct Supervisor {
     inbox: Option<mpsc::Receiver<Report>>,
     state_file: Option<StateFile>,
     shown: Status,
-    rotation: Option<JoinHandle<()>>,
+    rotation: Rotation,
+    notes: Vec<String>,
 }
 
 struct Report {
@@ -149,8 +151,10 @@ impl Supervisor {
             family: Arc::new(family),
             launcher,
             log_folder: config.log_folder.clone(),
+            logs: config.logs.clone(),
             sockets,
         };
+        let notes = shown::notes_for(&plan);
         let since = now_text();
         let (reports, inbox) = mpsc::channel(REPORTS_MAX);
         let after = plan::positions(&plan.processes.iter().collect::<Vec<_>>());
@@ -172,7 +176,8 @@ impl Supervisor {
             inbox: Some(inbox),
             state_file: None,
             shown: Status::default(),
-            rotation: None,
+            rotation: Rotation::default(),
+            notes,
         })
     }
 
@@ -216,7 +221,7 @@ impl Supervisor {
                         switches.stop.request();
                     }
                 }
-                _ = look.tick() => self.look(),
+                _ = look.tick() => self.look().await,
             }
         }
     }
@@ -255,10 +260,12 @@ impl Supervisor {
     }
 
     fn is_over(&self) -> bool {
-        // What still waits after `settle` waits for something that will never be there.
+        // What still waits after `settle` waits for something that will never be there. What the
+        // operator stopped waits for the operator.
+        let is_held = |slot: &Slot| slot.is_held() && !self.stopping;
         self.slots
             .iter()
-            .all(|slot| slot.machine.is_over() || slot.machine.is_waiting())
+            .all(|slot| (slot.machine.is_over() || slot.machine.is_waiting()) && !is_held(slot))
     }
 
     fn close(&mut self, at_once: bool) {
@@ -328,6 +335,7 @@ impl Supervisor {
         self.runs += 1;
         let run = self.runs;
         slot.run = run;
+        slot.held = false;
         let started = self.spawner.start(&slot.process).map_err(|error| {
             slot.last_exit = None;
             slot.last_lines = vec![error.why.clone()];
@@ -357,6 +365,7 @@ impl Supervisor {
             start_time: processes::start_time(pid).unwrap_or(0),
             started: Instant::now(),
             prober,
+            capture: started.capture.clone(),
         });
         let family = Arc::clone(&self.spawner.family);
         let reports = self.reports.clone();
@@ -365,8 +374,11 @@ impl Supervisor {
             let status = child.wait().await;
             family.forget(pid);
             family.sweep(pid).await;
-            let (ended, lines) = describe(status.ok(), started.log.as_ref());
-            let news = News::Exited(ended, lines);
+            let lines = match started.capture {
+                Some(capture) => capture.last_lines().await,
+                None => Vec::new(),
+            };
+            let news = News::Exited(describe(status.ok(), &lines), lines);
             let _ = reports.send(Report { run, news }).await;
         });
         Ok(())
@@ -404,6 +416,8 @@ impl Supervisor {
                 Answer::Done
             }
             Request::Restart { name } => self.restart(&name),
+            Request::StopProcess { name, force } => self.stop_process(&name, force),
+            Request::StartProcess { name } => self.start_process(&name),
             Request::Reload => return self.reload(Some(waits)),
         };
         // A client that is gone needs no answer.
@@ -432,29 +446,5 @@ impl Supervisor {
         }
         self.feed(at, Event::Restart);
         Answer::Done
-    }
-
-    /// Looks after orphans, and after logs in a thread that may block.
-    fn look(&mut self) {
-        self.spawner.family.look();
-        let Some(folder) = &self.spawner.log_folder else {
-            return;
-        };
-        if self
-            .rotation
-            .as_ref()
-            .is_some_and(|task| !task.is_finished())
-        {
-            return;
-        }
-        let names = self.slots.iter().map(|slot| &slot.process.name);
-        let logs: Vec<_> = names.map(|name| log_path(folder, name)).collect();
-        self.rotation = Some(tokio::task::spawn_blocking(move || {
-            for log in logs {
-                if let Err(error) = log_files::rotate(&log, log_files::BYTES_MAX) {
-                    tracing::error!(path = %log.display(), %error, "a log could not be rotated");
-                }
-            }
-        }));
     }
 }

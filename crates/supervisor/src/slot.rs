@@ -8,12 +8,12 @@ use rustix::process::Signal;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::capture::Capture;
 use crate::log_files;
 use crate::plan;
 use crate::policy::{Ended, Machine};
 use crate::processes;
-use crate::spawn::Log;
-use crate::status::{ProcessState, ProcessStatus};
+use crate::status::{ProcessState, ProcessStatus, STOPPED_BY_OPERATOR};
 
 pub(crate) struct Slot {
     pub(crate) process: plan::Process,
@@ -23,6 +23,8 @@ pub(crate) struct Slot {
     pub(crate) live: Option<Live>,
     /// No longer in the configuration: to be ended and forgotten.
     pub(crate) leaving: bool,
+    /// The operator stopped it, and nobody else starts it again.
+    pub(crate) held: bool,
     pub(crate) state: ProcessState,
     pub(crate) since: String,
     pub(crate) last_exit: Option<Ended>,
@@ -34,6 +36,7 @@ pub(crate) struct Live {
     pub(crate) start_time: u64,
     pub(crate) started: Instant,
     pub(crate) prober: Option<JoinHandle<()>>,
+    pub(crate) capture: Option<Capture>,
 }
 
 impl Slot {
@@ -44,11 +47,21 @@ impl Slot {
             run: 0,
             live: None,
             leaving: false,
+            held: false,
             state: ProcessState::Starting,
             since: since.to_owned(),
             last_exit: None,
             last_lines: Vec::new(),
         }
+    }
+
+    /// Whether it is stopped, or about to be, because the operator wants it so.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held && (self.machine.is_over() || self.machine.is_ending())
+    }
+
+    fn held_reason(&self) -> Option<String> {
+        self.is_held().then(|| STOPPED_BY_OPERATOR.to_owned())
     }
 
     pub(crate) fn status(&self, figures: bool) -> ProcessStatus {
@@ -59,7 +72,7 @@ impl Slot {
             pid: live.map(|live| live.pid),
             start_time: live.map(|live| live.start_time),
             state: self.machine.state(),
-            reason: self.machine.reason(),
+            reason: self.machine.reason().or_else(|| self.held_reason()),
             since: self.since.clone(),
             listen: self.process.listen.clone(),
             metrics: self.process.metrics.clone(),
@@ -67,6 +80,9 @@ impl Slot {
             last_restart_reason: self.machine.last_restart_reason().map(str::to_owned),
             last_exit: self.last_exit.as_ref().map(Ended::reason),
             last_lines: self.last_lines.clone(),
+            log_lines_dropped: live
+                .and_then(|live| live.capture.as_ref())
+                .map_or(0, Capture::dropped_lines),
             uptime_seconds: live
                 .filter(|_| figures)
                 .map(|live| live.started.elapsed().as_secs()),
@@ -78,9 +94,8 @@ impl Slot {
     }
 }
 
-/// How a process ended, with the end of its log.
-pub(crate) fn describe(status: Option<ExitStatus>, log: Option<&Log>) -> (Ended, Vec<String>) {
-    let lines = log.map_or_else(Vec::new, |log| log_files::last_lines(&log.path, log.from));
+/// How a process ended; `lines` are the last ones it wrote.
+pub(crate) fn describe(status: Option<ExitStatus>, lines: &[String]) -> Ended {
     let code = status.and_then(|status| status.code());
     let name = match (code, status.and_then(|status| status.signal())) {
         (Some(code), _) => format!("exit {code}"),
@@ -89,8 +104,8 @@ pub(crate) fn describe(status: Option<ExitStatus>, log: Option<&Log>) -> (Ended,
     };
     // Whoever sends SIGKILL has reasons that the log does not know.
     let killed = status.is_some_and(|s| s.signal() == Some(Signal::KILL.as_raw()));
-    let line = log_files::telling_line(&lines).filter(|_| !killed);
-    (Ended { code, name, line }, lines)
+    let line = log_files::telling_line(lines).filter(|_| !killed);
+    Ended { code, name, line }
 }
 
 pub(crate) fn now_text() -> String {

@@ -1,9 +1,8 @@
-//! Turning a planned process into a running one: user, environment, folder, log, descriptors, a
-//! process group of its own. A process that gets sockets or another user goes through `launch`;
+//! Turning a planned process into a running one: user, environment, folder, output, descriptors, a
+//! process group of its own. A process that gets sockets, another user or fewer rights goes through `launch`;
 //! any other is started directly.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
@@ -13,9 +12,12 @@ use std::sync::Arc;
 use command_fds::{CommandFdExt as _, FdMapping};
 use tokio::process::{Child, Command};
 
+use crate::capture::Capture;
+use crate::config::Logs;
 use crate::family::Family;
-use crate::log_files;
+use crate::launch::{ORDERS, Orders, Task};
 use crate::plan::{Process, log_path};
+use crate::scribe;
 use crate::sockets::Sockets;
 
 /// The first descriptor handed down (sd_listen_fds(3)).
@@ -26,20 +28,15 @@ pub(crate) struct Spawner {
     /// What stands before the command of a process that goes through `launch`.
     pub(crate) launcher: Vec<OsString>,
     pub(crate) log_folder: Option<PathBuf>,
+    pub(crate) logs: Logs,
     pub(crate) sockets: Sockets,
 }
 
 pub(crate) struct Started {
     pub(crate) child: Child,
     pub(crate) pid: u32,
-    pub(crate) log: Option<Log>,
-}
-
-/// Where a run writes, and from which byte on.
-#[derive(Clone, Debug)]
-pub(crate) struct Log {
-    pub(crate) path: PathBuf,
-    pub(crate) from: u64,
+    /// None where it writes to our own stdout and stderr.
+    pub(crate) capture: Option<Capture>,
 }
 
 pub(crate) struct StartError {
@@ -64,19 +61,30 @@ impl Spawner {
 
     fn try_start(&self, process: &Process) -> io::Result<Started> {
         let mut command = command(&self.launcher, process, &process.command);
-        let log = match &self.log_folder {
-            Some(folder) => {
-                let path = log_path(folder, &process.name);
-                let (file, from) = log_files::open(&path)?;
-                let again: File = file.try_clone()?;
-                command.stdout(file).stderr(again);
-                Some(Log { path, from })
-            }
-            None => None,
-        };
         self.hand_down(process, &mut command)?;
+        let capture = self.capture(process, &mut command)?;
         let (child, pid) = self.family.spawn(&mut command)?;
-        Ok(Started { child, pid, log })
+        Ok(Started {
+            child,
+            pid,
+            capture,
+        })
+    }
+
+    fn capture(&self, process: &Process, command: &mut Command) -> io::Result<Option<Capture>> {
+        let Some(folder) = &self.log_folder else {
+            return Ok(None);
+        };
+        let settings = scribe::Settings {
+            path: log_path(folder, &process.name),
+            limits: self.logs.clone(),
+        };
+        let started = Capture::start(&self.family, &self.launcher, settings);
+        // Not for want of a file of the child's: it is tried again.
+        let (capture, writer) = started
+            .map_err(|error| io::Error::other(format!("a scribe could not start: {error}")))?;
+        command.stdout(writer.try_clone()?).stderr(writer);
+        Ok(Some(capture))
     }
 
     fn hand_down(&self, process: &Process, command: &mut Command) -> io::Result<()> {
@@ -121,25 +129,48 @@ pub(crate) fn close_on_exec() {
 
 /// A command in the surroundings of a process: the process itself, or its probe.
 pub(crate) fn command(launcher: &[OsString], process: &Process, words: &[String]) -> Command {
-    let launched = process.user.is_some() || !process.sockets.is_empty();
-    let mut all = launcher
-        .iter()
-        .filter(|_| launched)
-        .map(OsString::as_os_str)
-        .chain(words.iter().map(OsStr::new));
-    let mut command = Command::new(all.next().unwrap_or_default());
+    let confinement = process.confinement.clone();
+    if confinement.is_none() && process.user.is_none() && process.sockets.is_empty() {
+        return surrounded(process, words.iter().map(OsStr::new));
+    }
+    let orders = Orders {
+        task: Task::Command,
+        confinement: confinement.unwrap_or_default(),
+    };
+    launched(launcher, process, words, &orders)
+}
+
+/// The same, by way of `launch`.
+pub(crate) fn launched(
+    launcher: &[OsString],
+    process: &Process,
+    words: &[String],
+    orders: &Orders,
+) -> Command {
+    let words = words.iter().map(OsStr::new);
+    let before = launcher.iter().map(OsString::as_os_str);
+    let mut command = surrounded(process, before.chain(words));
+    command.env(ORDERS, orders.to_text());
+    if let Some(user) = &process.user
+        && orders.confinement.identity.is_none()
+    {
+        // The standard library drops all supplementary groups with the uid when we are root.
+        command.gid(user.gid).uid(user.uid);
+    }
     command
-        .args(all)
+}
+
+/// As ourselves: whoever gets another user goes through `launched`.
+fn surrounded<'a>(process: &Process, mut words: impl Iterator<Item = &'a OsStr>) -> Command {
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command
+        .args(words)
         .env_clear()
         .envs(&process.environment)
         .stdin(Stdio::null())
         .process_group(0);
     if let Some(folder) = &process.working_folder {
         command.current_dir(folder);
-    }
-    if let Some(user) = &process.user {
-        // The standard library drops all supplementary groups with the uid when we are root.
-        command.gid(user.gid).uid(user.uid);
     }
     command
 }

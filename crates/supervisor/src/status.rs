@@ -15,6 +15,20 @@ pub struct Status {
     /// All is being stopped.
     pub stopping: bool,
     pub processes: Vec<ProcessStatus>,
+    /// Daemons that they detached (double fork): their parents are gone, and they are ended with the
+    /// rest. Looked for once a second.
+    #[serde(default)]
+    pub strays: Vec<Stray>,
+    /// What this machine cannot do for them.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// A process that belongs to an entry no more, by pid and start time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stray {
+    pub pid: u32,
+    pub start_time: u64,
 }
 
 /// One process.
@@ -40,6 +54,9 @@ pub struct ProcessStatus {
     pub last_exit: Option<String>,
     /// The end of its log when its last run ended badly; at most 20 lines.
     pub last_lines: Vec<String>,
+    /// Lines of its present run that are not in its log: it wrote too fast, or the disk refused them.
+    #[serde(default)]
+    pub log_lines_dropped: u64,
     /// None while it does not run.
     pub uptime_seconds: Option<u64>,
     pub rss_bytes: Option<u64>,
@@ -61,11 +78,25 @@ pub enum ProcessState {
     Failed,
 }
 
+impl ProcessStatus {
+    /// Whether `bingo stop` stopped it.
+    pub fn is_stopped_by_operator(&self) -> bool {
+        self.reason.as_deref() == Some(STOPPED_BY_OPERATOR)
+    }
+}
+
 impl Status {
     /// Reads a state file; None where there is none or it is not ours.
     pub fn read(path: &Path) -> Option<Self> {
         let text = std::fs::read(path).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// The names of all, the supervisor's own left out.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let all = self.processes.iter();
+        let others = all.filter(|process| process.role != SUPERVISOR);
+        others.map(|process| process.name.as_str())
     }
 
     /// The entry of that name.
@@ -80,6 +111,9 @@ impl Status {
             .find(|process| process.role == SUPERVISOR)
     }
 }
+
+/// The reason of the state of a process that `bingo stop` stopped.
+pub(crate) const STOPPED_BY_OPERATOR: &str = "stopped by operator";
 
 /// The role of the supervisor's own entry.
 pub(crate) const SUPERVISOR: &str = "supervisor";

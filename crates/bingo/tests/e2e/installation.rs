@@ -159,9 +159,14 @@ impl Installation {
 
     /// Without this installation's ports and rows.
     pub(crate) fn run_as_given(&self, arguments: &[&str]) -> Finished {
+        finished(&mut self.command_as_given(arguments))
+    }
+
+    /// The same, not yet started.
+    pub(crate) fn command_as_given(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(arguments).arg("--dir").arg(self.folder());
-        finished(&mut command)
+        command
     }
 
     /// The supervisor alone, as `up` would start it.

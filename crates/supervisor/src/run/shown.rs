@@ -3,6 +3,8 @@
 use chassis::Failure;
 
 use super::Supervisor;
+use crate::confine;
+use crate::plan::Plan;
 use crate::processes;
 use crate::slot::now_text;
 use crate::status::{ProcessState, ProcessStatus, SUPERVISOR, Status};
@@ -56,6 +58,8 @@ impl Supervisor {
         Status {
             stopping: self.stopping,
             processes,
+            strays: self.spawner.family.orphans(),
+            notes: self.notes.clone(),
         }
     }
 
@@ -96,4 +100,17 @@ impl Supervisor {
         });
         Failure::all(failed.chain(left)).map_or(Ok(()), Err)
     }
+}
+
+/// What the kernel lacks for the confinement that the plan asks for; logged here, once.
+pub(super) fn notes_for(plan: &Plan) -> Vec<String> {
+    let mut processes = plan.processes.iter();
+    if !processes.any(|process| process.confinement.is_some()) {
+        return Vec::new();
+    }
+    let missing = confine::missing();
+    if let Some(missing) = &missing {
+        tracing::warn!("{missing}");
+    }
+    missing.into_iter().collect()
 }

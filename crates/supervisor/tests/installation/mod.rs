@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use supervisor::config::{Config, Liveness, Probes, Process, Stop};
+use supervisor::config::{Config, Liveness, Logs, Probes, Process, Stop};
 use supervisor::control::Client;
 use supervisor::{ProcessState, ProcessStatus, Status, Switches};
 
@@ -38,20 +38,27 @@ impl Installation {
 
     /// Does not wait for it: for one that is expected to fail.
     pub fn spawn(processes: Vec<Process>) -> Self {
+        Self::prepared(processes, Logs::default(), |_| ())
+    }
+
+    /// With limits on logs, and with what `prepare` puts into the folder of logs beforehand.
+    pub fn prepared(processes: Vec<Process>, logs: Logs, prepare: impl FnOnce(&Path)) -> Self {
         let base = std::env::var_os("BINGO_TEST_DIR").map_or_else(std::env::temp_dir, Into::into);
         std::fs::create_dir_all(&base).unwrap();
         let folder = tempfile::Builder::new()
             .prefix("sv")
             .tempdir_in(base)
             .unwrap();
-        write(folder.path(), processes);
+        std::fs::create_dir(folder.path().join("logs")).unwrap();
+        prepare(&folder.path().join("logs"));
+        write(folder.path(), processes, logs);
         let child = supervise(folder.path());
         Self { folder, child }
     }
 
     /// Writes another configuration; nothing looks at it yet.
     pub fn write(&self, processes: Vec<Process>) {
-        write(self.folder.path(), processes);
+        write(self.folder.path(), processes, Logs::default());
     }
 
     /// The names in the status, in its order, without the supervisor's own.
@@ -129,11 +136,12 @@ impl Drop for Installation {
     }
 }
 
-fn write(folder: &Path, processes: Vec<Process>) {
+fn write(folder: &Path, processes: Vec<Process>, logs: Logs) {
     let config = Config {
         state_file: Some(folder.join("state.json")),
         control_socket: Some(folder.join("run/control.sock")),
         log_folder: Some(folder.join("logs")),
+        logs,
         processes,
     };
     let text = chassis::config::to_yaml(&config).unwrap();
@@ -253,6 +261,7 @@ pub fn play() {
             eprintln!("{failure}");
             std::process::exit(failure.exit as i32);
         }
+        ["tries"] => tries(),
         ["serve", address] => serve(&TcpListener::bind(address).unwrap()),
         ["inherited"] => {
             let inherited = chassis::sockets::inherited().unwrap();
@@ -292,6 +301,45 @@ fn supervise_here(config: Result<Config, chassis::Failure>, file: Option<PathBuf
         std::process::exit(failure.exit as i32);
     }
     std::process::exit(0);
+}
+
+/// Attempts what a confined process is denied, and what it must not be denied.
+fn tries() {
+    use rustix::net::{AddressFamily as Family, SocketType as Type, ipproto, socket};
+    let raw = |family, protocol| socket(family, Type::RAW, protocol).is_ok();
+    tell("raw", raw(Family::INET, Some(ipproto::ICMP)));
+    tell("raw six", raw(Family::INET6, Some(ipproto::ICMPV6)));
+    tell("packet", socket(Family::PACKET, Type::DGRAM, None).is_ok());
+    tell("netlink", raw(Family::NETLINK, None));
+    tell("stream", TcpListener::bind("127.0.0.1:0").is_ok());
+    tell("datagram", UdpSocket::bind("127.0.0.1:0").is_ok());
+    let thread = std::thread::Builder::new().spawn(|| ());
+    tell("thread", thread.is_ok_and(|thread| thread.join().is_ok()));
+    let spawned = Command::new("true").status();
+    tell("process", spawned.is_ok_and(|status| status.success()));
+    // SAFETY: there is no process 0 to trace, so nothing happens; no memory is involved.
+    #[allow(unsafe_code)]
+    let traced = unsafe { libc::ptrace(libc::PTRACE_CONT, 0, 0, 0) };
+    let error = std::io::Error::last_os_error();
+    tell(
+        "trace",
+        traced == 0 || error.raw_os_error() == Some(libc::ESRCH),
+    );
+    // SAFETY: asks for a namespace of names; no memory is involved.
+    #[allow(unsafe_code)]
+    let unshared = unsafe { libc::unshare(libc::CLONE_NEWUTS) };
+    tell("namespace", unshared == 0);
+    eprintln!("trial is over");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn tell(what: &str, is_allowed: bool) {
+    eprintln!(
+        "\n{what}: {}",
+        if is_allowed { "allowed" } else { "refused" }
+    );
 }
 
 /// Answers each datagram with the socket's name and our pid.

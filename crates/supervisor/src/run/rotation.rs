@@ -1,0 +1,81 @@
+//! Looking after what grows and strays, once a second: orphans, log files that children write by
+//! themselves, and the supervisor's own log, which whoever starts it opens for it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::Supervisor;
+use crate::log_files::{self, Way};
+use crate::own_logs::{Job, Rotator};
+use crate::plan::log_path;
+use crate::slot::Slot;
+use crate::status::SUPERVISOR;
+
+/// The rotation that runs, and what was told of files that cannot be rotated.
+#[derive(Default)]
+pub(super) struct Rotation {
+    running: Option<JoinHandle<HashMap<PathBuf, String>>>,
+    told: HashMap<PathBuf, String>,
+}
+
+impl Supervisor {
+    /// Returns at once: whatever may block does so elsewhere, one look after the other.
+    pub(super) async fn look(&mut self) {
+        self.spawner.family.look();
+        if let Some(running) = &mut self.rotation.running {
+            if !running.is_finished() {
+                return;
+            }
+            self.rotation.told = running.await.unwrap_or_default();
+            self.rotation.running = None;
+        }
+        let jobs = jobs(&self.slots);
+        let own = self.spawner.log_folder.as_ref();
+        let own = own.map(|folder| log_path(folder, SUPERVISOR));
+        let rotator = Rotator {
+            family: Arc::clone(&self.spawner.family),
+            launcher: self.spawner.launcher.clone(),
+            limits: self.spawner.logs.clone(),
+            told: std::mem::take(&mut self.rotation.told),
+        };
+        self.rotation.running = Some(tokio::spawn(async move {
+            if let Some(own) = own {
+                let limits = rotator.limits.clone();
+                let rotated = tokio::task::spawn_blocking(move || {
+                    if log_files::is_due(&own, &limits)? {
+                        log_files::rotate(&own, &limits, Way::CopyAndCut)?;
+                    }
+                    std::io::Result::Ok(())
+                });
+                if let Ok(Err(error)) = rotated.await {
+                    tracing::error!(%error, "the supervisor's own log could not be rotated");
+                }
+            }
+            rotator.look(jobs).await
+        }));
+    }
+}
+
+/// A job for each file; processes that share one are all told to open it anew.
+fn jobs(slots: &[Slot]) -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    for slot in slots {
+        for log in &slot.process.log_files {
+            let live = slot.live.as_ref();
+            let writer = log.reopen_signal.zip(live);
+            let writer = writer.map(|(signal, live)| (signal, live.pid, live.start_time));
+            match jobs.iter_mut().find(|job| job.log.path == log.path) {
+                Some(job) => job.writers.extend(writer),
+                None => jobs.push(Job {
+                    process: slot.process.clone(),
+                    log: log.clone(),
+                    writers: writer.into_iter().collect(),
+                }),
+            }
+        }
+    }
+    jobs
+}
