@@ -35,7 +35,7 @@ async fn an_installation_has_an_authority_that_is_printed_for_import_and_stays()
     assert!(http.starts_with("http://bingo.example:"), "{http}");
 
     let gateway = installation.children().into_iter();
-    let gateway = gateway.filter(|child| child.command_line.contains("gateway"));
+    let gateway = gateway.filter(|child| child.command_line.contains("gateway --config"));
     let account = gateway.map(|child| child.uid).next().unwrap();
     for file in std::fs::read_dir(&tls).unwrap().flatten() {
         let metadata = file.metadata().unwrap();

@@ -3,7 +3,7 @@
 //! this is a program of its own that was started by then.
 //!
 //! What the kernel does not have (landlock, seccomp) is left out without a word, since each start
-//! would repeat it: the supervisor looks once (`missing`) and shows it.
+//! would repeat it: the supervisor looks once (`lacking`) and shows it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -165,7 +165,7 @@ impl Files {
 }
 
 /// What this kernel lacks of all that, for people; None where it lacks nothing.
-pub(crate) fn missing() -> Option<String> {
+pub fn lacking() -> Option<String> {
     let landlock = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V1))

@@ -27,6 +27,7 @@ mod family;
 mod log_files;
 mod order;
 mod own_logs;
+mod own_output;
 mod plan;
 mod policy;
 mod privileges;
@@ -41,6 +42,7 @@ mod switches;
 
 pub use change::Change;
 pub use config::Config;
+pub use confine::lacking as lacking_for_privileges;
 pub use error::ControlError;
 pub use run::run;
 pub use status::{ProcessState, ProcessStatus, Status, Stray};

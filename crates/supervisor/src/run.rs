@@ -19,6 +19,7 @@ use crate::Config;
 use crate::control::{Answer, Asked, Request, Server};
 use crate::family::Family;
 use crate::order;
+use crate::own_output::OwnOutput;
 use crate::plan::{self, Plan};
 use crate::policy::{self, Action, Ended, Event, Machine, Moment, Round};
 use crate::probe::Prober;
@@ -84,7 +85,11 @@ pub async fn run(
         supervisor.reader = Some(reader);
         readings
     });
+    let own = OwnOutput::hand_over(&supervisor.spawner);
     supervisor.work(requests, readings).await;
+    if let Some(own) = own {
+        own.take_back();
+    }
     let orphans = supervisor.spawner.family.sweep_all().await;
     supervisor.show();
     if let Some(file) = supervisor.state_file.take() {

@@ -3,7 +3,8 @@
 
 mod installation;
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use installation::{Installation, process, signal, until};
@@ -120,6 +121,68 @@ fn a_disk_that_hangs_delays_no_child_and_no_supervisor() {
     assert_eq!(status.last_exit.unwrap(), "exit 3: error: last");
     installation.client().stop(false).unwrap();
     assert_eq!(installation.ended().0, Some(1), "a process failed for good");
+}
+
+#[test]
+fn the_supervisor_goes_on_when_the_disk_of_its_own_log_hangs() {
+    let mut filler = None;
+    let mut installation = Installation::prepared(
+        vec![process("a", &["sleep", "1000"])],
+        Logs::default(),
+        |logs| {
+            // A pipe that is full already: whoever writes to it himself waits for ever.
+            let path = logs.join("supervisor.log");
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.unwrap().success());
+            let mut options = std::fs::File::options();
+            let flag = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            let options = options.read(true).write(true).custom_flags(flag);
+            let mut pipe = options.open(path).unwrap();
+            while pipe.write_all(&[b'x'; 4096]).is_ok() {}
+            filler = Some(pipe);
+        },
+    );
+    until("the supervisor answers", || {
+        installation.client().status().ok()
+    });
+    for round in 1..=2 {
+        let pid = installation
+            .until_state("a", ProcessState::Healthy)
+            .pid
+            .unwrap();
+        signal(pid, Signal::KILL);
+        installation.until_restarted("a", round);
+    }
+    installation.client().stop(false).unwrap();
+    assert_eq!(installation.ended().0, Some(0));
+    drop(filler);
+}
+
+#[test]
+fn the_supervisors_own_log_is_rotated_and_complete() {
+    let logs = Logs {
+        file_bytes_max: 500,
+        ..Logs::default()
+    };
+    let mut installation =
+        Installation::prepared(vec![process("a", &["sleep", "1000"])], logs, |logs| {
+            std::fs::write(logs.join("supervisor.log"), "").unwrap();
+        });
+    until("the supervisor answers", || {
+        installation.client().status().ok()
+    });
+    installation.until_state("a", ProcessState::Healthy);
+    installation.client().stop(false).unwrap();
+    assert_eq!(installation.ended().0, Some(0));
+    let read = |name: &str| {
+        let path = installation.file("logs").join(name);
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let all = ["supervisor.log.2", "supervisor.log.1", "supervisor.log"].map(read);
+    assert!(!all[1].is_empty(), "{all:?}");
+    for expected in ["\"started\"", "stopping all processes", "\"Stopped\""] {
+        assert!(all.concat().contains(expected), "{expected}: {all:?}");
+    }
 }
 
 /// Numbers, each on a line of its own, as fast as asked for.

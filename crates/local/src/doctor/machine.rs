@@ -119,15 +119,11 @@ pub(super) fn cgroups() -> Check {
     }
 }
 
+/// Asked of the kernel itself: the list of its modules stands in a file system that may not be mounted.
 pub(super) fn landlock() -> Check {
-    let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    if modules.split(',').any(|module| module.trim() == "landlock") {
-        Check::ok("landlock", "available")
-    } else {
-        Check::ok(
-            "landlock",
-            "not available: children are held by their user's rights alone",
-        )
+    match supervisor::lacking_for_privileges() {
+        None => Check::ok("landlock", "available"),
+        Some(lacking) => Check::ok("landlock", lacking),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Looking after what grows and strays, once a second: orphans, log files that children write by
-//! themselves, and the supervisor's own log, which whoever starts it opens for it.
+//! Looking after what grows and strays, once a second: orphans, and log files that children write by
+//! themselves.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -8,11 +8,8 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::Supervisor;
-use crate::log_files::{self, Way};
 use crate::own_logs::{Job, Rotator};
-use crate::plan::log_path;
 use crate::slot::Slot;
-use crate::status::SUPERVISOR;
 
 /// The rotation that runs, and what was told of files that cannot be rotated.
 #[derive(Default)]
@@ -33,29 +30,13 @@ impl Supervisor {
             self.rotation.running = None;
         }
         let jobs = jobs(&self.slots);
-        let own = self.spawner.log_folder.as_ref();
-        let own = own.map(|folder| log_path(folder, SUPERVISOR));
         let rotator = Rotator {
             family: Arc::clone(&self.spawner.family),
             launcher: self.spawner.launcher.clone(),
             limits: self.spawner.logs.clone(),
             told: std::mem::take(&mut self.rotation.told),
         };
-        self.rotation.running = Some(tokio::spawn(async move {
-            if let Some(own) = own {
-                let limits = rotator.limits.clone();
-                let rotated = tokio::task::spawn_blocking(move || {
-                    if log_files::is_due(&own, &limits)? {
-                        log_files::rotate(&own, &limits, Way::CopyAndCut)?;
-                    }
-                    std::io::Result::Ok(())
-                });
-                if let Ok(Err(error)) = rotated.await {
-                    tracing::error!(%error, "the supervisor's own log could not be rotated");
-                }
-            }
-            rotator.look(jobs).await
-        }));
+        self.rotation.running = Some(tokio::spawn(rotator.look(jobs)));
     }
 }
 

@@ -108,9 +108,9 @@ pub(super) fn notes_for(plan: &Plan) -> Vec<String> {
     if !processes.any(|process| process.confinement.is_some()) {
         return Vec::new();
     }
-    let missing = confine::missing();
-    if let Some(missing) = &missing {
-        tracing::warn!("{missing}");
+    let lacking = confine::lacking();
+    if let Some(lacking) = &lacking {
+        tracing::warn!("{lacking}");
     }
-    missing.into_iter().collect()
+    lacking.into_iter().collect()
 }

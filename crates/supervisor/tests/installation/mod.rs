@@ -150,18 +150,36 @@ fn write(folder: &Path, processes: Vec<Process>, logs: Logs) {
 
 fn supervise(folder: &Path) -> Child {
     let path = folder.join("supervisor.yaml");
-    part(&["supervise", path.to_str().unwrap()])
+    let words = ["supervise", path.to_str().unwrap()];
+    let log = own_log(&path);
+    if !log.exists() {
+        return part(&words);
+    }
+    // For reading too: a pipe in place of the file can be opened without anybody who reads.
+    let mut options = std::fs::File::options();
+    let log = options.read(true).append(true).open(log).unwrap();
+    command_of_part(&words).stderr(log).spawn().unwrap()
+}
+
+/// Where the supervisor of that configuration would log to.
+fn own_log(configuration: &Path) -> PathBuf {
+    let folder = configuration.parent().unwrap();
+    folder.join("logs/supervisor.log")
 }
 
 /// This test binary again, in another part.
 pub fn part(words: &[&str]) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    let mut command = command_of_part(words);
+    command.stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn command_of_part(words: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", ENTRY, "--nocapture", "--"])
         .args(words)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .stdout(Stdio::null());
+    command
 }
 
 /// The command of a child that misbehaves on request: `serve ADDRESS`, `inherited`.
@@ -287,6 +305,16 @@ pub fn play() {
 }
 
 fn supervise_here(config: Result<Config, chassis::Failure>, file: Option<PathBuf>) {
+    // Our stderr is its log then: it logs as `bingo supervise` does.
+    if file.as_deref().is_some_and(|file| own_log(file).exists()) {
+        let settings = chassis::logs::Settings {
+            format: chassis::logs::Format::Json,
+            level: "info".to_owned(),
+            file: None,
+            traces: None,
+        };
+        chassis::logs::start(&settings).unwrap();
+    }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let result = config.and_then(|config| {
         runtime.block_on(async {
