@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     completion, configuration, doctor, down, gateway, load, logs, output, prepare_db, reference,
-    run_server, start, status, stop, supervise, up,
+    restart, run_server, start, status, stop, supervise, up,
 };
 
 /// A highly available home for a flaky service.
@@ -31,6 +31,10 @@ enum Command {
     Stop(stop::Arguments),
     /// Start one process of an installation that was stopped or has failed
     Start(start::Arguments),
+    /// Replace one process of an installation, successor first
+    Restart(restart::Arguments),
+    /// Replace all nodes of an installation, one at a time, successor first
+    Rollout(restart::RolloutArguments),
     /// Check what an installation needs of this machine
     Doctor(doctor::Arguments),
     /// Create and fill the database
@@ -70,6 +74,8 @@ pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Start(arguments) => start::run(&arguments),
+        Command::Restart(arguments) => restart::run(&arguments),
+        Command::Rollout(arguments) => restart::rollout(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::PrepareDb(arguments) => prepare_db::run(&arguments),
         Command::RunServer(arguments) => run_server::run(arguments),

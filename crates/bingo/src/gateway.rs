@@ -70,7 +70,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         admin.push(open(address, "admin.listen")?);
     }
     if let Some(address) = arguments.admin_listen {
-        admin.push(open(address, "--admin-listen")?);
+        // A successor takes it over while this process drains.
+        let opened = chassis::sockets::listen(address, true);
+        admin.push(opened.map_err(|error| refused(address, "", error, "--admin-listen"))?);
     }
     runtime::run(async move {
         logs.reopen_on_hangup()?;

@@ -14,6 +14,7 @@ mod output;
 mod postgres_url;
 mod prepare_db;
 mod reference;
+mod restart;
 mod run_server;
 mod runtime;
 mod start;

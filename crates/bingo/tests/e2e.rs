@@ -2,6 +2,7 @@
 //! a folder, ports and data of its own; a failed one leaves its logs and says where.
 
 mod e2e {
+    #[allow(dead_code)] // each test binary uses its part
     pub(crate) mod installation;
     pub(crate) mod processes;
     mod scale;

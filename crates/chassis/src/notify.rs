@@ -1,6 +1,10 @@
 //! Telling the service manager (systemd, or our own supervisor) how we are: sd_notify(3).
 //! Without `NOTIFY_SOCKET` in the environment every call does nothing.
 
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
 use sd_notify::NotifyState;
 
 /// The process serves.
@@ -34,7 +38,37 @@ pub async fn watchdog() {
 }
 
 fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    let name = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
+    let sent = match name.strip_prefix('@') {
+        Some(name) => send_abstract(name, states),
+        None => sd_notify::notify(states),
+    };
+    if let Err(error) = sent {
         tracing::warn!(%error, "the service manager could not be notified");
+    }
+}
+
+/// An address that begins with `@` is in the abstract namespace (unix(7)), which the library does not
+/// know. Our own supervisor uses these: no folder needs to be writable for a child.
+fn send_abstract(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let address = SocketAddr::from_abstract_name(name)?;
+    let socket = UnixDatagram::unbound()?;
+    socket.send_to_addr(text.as_bytes(), &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_with_an_abstract_address_hears_it() {
+        let name = format!("bingo-notify-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        send_abstract(&name, &[NotifyState::Ready]).unwrap();
+        let mut heard = [0; 64];
+        let length = manager.recv(&mut heard).unwrap();
+        assert_eq!(&heard[..length], b"READY=1\n");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::fd::AsFd;
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -111,7 +111,8 @@ fn borrow(descriptor: RawFd) -> rustix::fd::BorrowedFd<'static> {
 }
 
 /// Opens a listener, non-blocking and closed on exec. `reuse_port` lets a successor listen beside
-/// it (socket(7), SO_REUSEPORT). `[::]` is opened dual stack and takes IPv4 as well; where the
+/// it (socket(7), SO_REUSEPORT); from then on the successor gets all new connections, and the old one
+/// only those that wait in its queue. `[::]` is opened dual stack and takes IPv4 as well; where the
 /// machine has no IPv6, `[::]` falls back to `0.0.0.0`.
 pub fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = open(address, Type::STREAM, |socket| {
@@ -122,7 +123,45 @@ pub fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> 
         Ok(())
     })?;
     socket.listen(BACKLOG)?;
+    if reuse_port && let Err(error) = prefer_successor(&socket) {
+        // Both get connections then, and those in the queue of the one that closes may break.
+        tracing::debug!(%error, "the kernel does not prefer successors");
+    }
     Ok(socket.into())
+}
+
+/// Of two listeners on one port the kernel is to choose the second (socket(7),
+/// SO_ATTACH_REUSEPORT_CBPF): the program is the constant 1, the place of who came last. Alone on its
+/// port a listener has place 0, and where the program names nobody the kernel chooses by itself.
+fn prefer_successor(socket: &Socket) -> io::Result<()> {
+    const RETURN_CONSTANT: u16 = 0x06; // BPF_RET | BPF_K
+    let mut program = [libc::sock_filter {
+        code: RETURN_CONSTANT,
+        jt: 0,
+        jf: 0,
+        k: 1,
+    }];
+    let filter = libc::sock_fprog {
+        len: 1,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the descriptor is open, and the kernel copies the option, whose length is given, and the
+    // one instruction that it points to before the call returns.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            std::ptr::from_ref(&filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Opens a UDP socket, with the addresses of `listen`. Never shared: of two sockets on one port each
@@ -195,6 +234,28 @@ mod tests {
             listen(address, false).unwrap_err().kind(),
             io::ErrorKind::AddrInUse
         );
+    }
+
+    #[test]
+    fn a_successor_gets_every_new_connection_and_is_alone_when_the_old_one_closes() {
+        let old = listen(SocketAddr::from(([127, 0, 0, 1], 0)), true).unwrap();
+        let address = old.local_addr().unwrap();
+        let new = listen(address, true).unwrap();
+        let waiting =
+            |listener: &TcpListener| std::iter::from_fn(|| listener.accept().ok()).count();
+        let connect = || -> Vec<TcpStream> {
+            (0..50)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect()
+        };
+        let _clients = connect();
+        assert_eq!((waiting(&old), waiting(&new)), (0, 50));
+        drop(old);
+        let _clients = connect();
+        assert_eq!(waiting(&new), 50);
+        let newest = listen(address, true).unwrap();
+        let _clients = connect();
+        assert_eq!((waiting(&new), waiting(&newest)), (0, 50));
     }
 
     #[test]

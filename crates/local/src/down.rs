@@ -69,7 +69,10 @@ pub fn end_leftovers(layout: &Layout) -> Result<(), Failure> {
     let known: Vec<u32> = status
         .processes
         .iter()
-        .filter_map(|process| process.pid)
+        .flat_map(|process| {
+            let beside = process.beside.iter().map(|beside| beside.pid);
+            process.pid.into_iter().chain(beside)
+        })
         .collect();
     let unknown = leftovers::find(layout).into_iter();
     let unknown = unknown.filter(|process| process.pid.is_some_and(|pid| !known.contains(&pid)));

@@ -16,6 +16,9 @@ use crate::options::Options;
 /// `deploy/gateway.yaml`: from the line `probe:` on it holds nothing that differs between machines.
 const GATEWAY_EXAMPLE: &str = include_str!("../../../deploy/gateway.yaml");
 
+/// Nodes with the vendor's lifetime die after 20 to 25 minutes, those that started together at once.
+const MAX_AGE_OF_MORTALS: &str = "18m";
+
 /// The loopback ports that this installation gave its children.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -238,15 +241,20 @@ pub(crate) fn node_process(subject: &Subject<'_>, number: u16) -> Value {
         "--config".to_owned(),
         subject.layout.node_config(number).display().to_string(),
     ];
-    if !subject.options.faults.is_empty() {
+    let faults = &subject.options.faults;
+    if !faults.is_empty() {
         command.push("--faults".to_owned());
-        command.push(subject.options.faults.join(","));
+        command.push(faults.join(","));
     }
+    let ages = faults
+        .iter()
+        .any(|name| name == "vendor" || name == "lifetime");
+    let max_age = ages.then_some(MAX_AGE_OF_MORTALS);
     let log_folder = subject.node_log.and_then(Path::parent);
     let logs = subject
         .node_log
         .map(|path| json!({ "path": path, "reopen_signal": "SIGHUP" }));
-    json!({
+    let mut process = json!({
         "name": format!("node-{number}"),
         "role": "node",
         "command": command,
@@ -257,14 +265,21 @@ pub(crate) fn node_process(subject: &Subject<'_>, number: u16) -> Value {
         "listen": loopback(listen),
         "metrics": format!("http://{}/metrics", loopback(admin)),
         "probes": {
-            "startup": { "timeout": "60s" },
+            "startup": { "timeout": "60s", "notify": true },
             "liveness": { "http": format!("http://{}/ping", loopback(listen)),
                           "interval": "250ms", "timeout": "200ms", "fall": 3 },
         },
+        // Idle it takes 15 MiB, each list that is being read at most as much again.
+        "memory": { "soft": "256MiB", "hard": "512MiB" },
+        "start_first": true,
         // Longer than the node's drain delay and drain deadline together.
         "stop": { "signal": "SIGTERM", "timeout": "30s" },
         "restart": "always",
-    })
+    });
+    if let Some(max_age) = max_age {
+        process["max_age"] = max_age.into();
+    }
+    process
 }
 
 fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
@@ -308,10 +323,13 @@ fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
         "metrics": format!("http://{admin}/metrics"),
         // Not /health, which fails when all nodes are gone: a new gateway would not bring them back.
         "probes": {
-            "startup": { "timeout": "60s" },
+            "startup": { "timeout": "60s", "notify": true },
             "liveness": { "http": format!("http://{admin}/api/v1/status"),
                           "interval": "250ms", "timeout": "200ms", "fall": 3 },
         },
+        // Under floods it takes some 200 MiB; what HTTP/3 may hold at worst is 384 MiB.
+        "memory": { "soft": "768MiB", "hard": "1536MiB" },
+        "start_first": true,
         "stop": { "signal": "SIGTERM", "timeout": "30s" },
         "restart": "always",
     })

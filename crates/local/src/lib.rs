@@ -17,6 +17,7 @@ pub mod logs;
 pub mod operate;
 mod options;
 mod ports;
+pub mod restart;
 mod scale;
 mod secrets;
 pub mod status;

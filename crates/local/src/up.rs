@@ -18,6 +18,7 @@ use crate::down;
 use crate::generate::{self, Ports};
 use crate::layout::{Layout, write_file};
 use crate::options::Options;
+use crate::restart::Waiting;
 use crate::status::{self, Record};
 use crate::watch::{self, Watch};
 use crate::{account, ports, scale, secrets};
@@ -85,7 +86,8 @@ pub fn run(request: &Request, shutdown: &Shutdown) -> Result<Exit, Failure> {
     }
 }
 
-/// Over what runs already: as many nodes as are asked for, and then ready.
+/// Over what runs already: the program of this call for every node and gateway, as many nodes as are
+/// asked for, and then ready.
 fn join(request: &Request, watch: &Watch<'_>, shutdown: &Shutdown) -> Result<Exit, Failure> {
     let Request {
         layout,
@@ -94,9 +96,26 @@ fn join(request: &Request, watch: &Watch<'_>, shutdown: &Shutdown) -> Result<Exi
         json,
         ..
     } = request;
+    upgrade(request)?;
     scale::to(layout, options, *timeout, *json, shutdown)?;
     watch.until_ready(shutdown, None)?;
     Ok(Exit::Done)
+}
+
+fn upgrade(request: &Request) -> Result<(), Failure> {
+    let _lock = down::lock(&request.layout);
+    let Ok(binary) = std::env::current_exe() else {
+        return Ok(()); // It was removed, so it can be nobody's program.
+    };
+    let waiting = Waiting {
+        layout: &request.layout,
+        timeout: request.timeout,
+    };
+    waiting.upgrade(&binary, |name| {
+        if !request.json {
+            eprintln!("{name} runs {} now", binary.display());
+        }
+    })
 }
 
 fn finish(layout: &Layout, shutdown: &Shutdown, json: bool) -> Result<(), Failure> {

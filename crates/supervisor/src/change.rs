@@ -1,6 +1,7 @@
 //! What a new configuration changes in a running one: pure, so that it can be told before anything is
-//! done. Processes may come and go; one that stays must stay as it is, because replacing it without
-//! a gap needs its successor beside it, which is not built yet.
+//! done. Processes may come and go, and one that stays may change: it is replaced when it is its turn,
+//! successor first where it can be. What others depend on stays as it is: roles, the order, and all of
+//! a database.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +11,18 @@ use serde_json::{Map, Value};
 
 use crate::config::{Config, Process};
 
-/// The names of those that a new configuration adds and takes away, in the order of their files.
+/// The names of those that a new configuration adds, takes away and replaces, in the order of their
+/// files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub added: Vec<String>,
     pub removed: Vec<String>,
+    #[serde(default)]
+    pub changed: Vec<String>,
 }
+
+/// Keys of a process that cannot change while it stays.
+const FIXED: [&str; 2] = ["role", "after"];
 
 /// What `new` changes; exit 64 with a message for each difference that cannot be carried out.
 pub(crate) fn between(now: &Config, new: &Config) -> Result<Change, Failure> {
@@ -31,9 +38,16 @@ pub(crate) fn between(now: &Config, new: &Config) -> Result<Change, Failure> {
         "the supervisor's own keys",
         &different_keys(&own(now), &own(new)),
     );
+    let mut changed = Vec::new();
     for process in &new.processes {
         if let Some(running) = find(now, &process.name) {
-            let keys = different_keys(&fields(running), &fields(process));
+            let mut keys = different_keys(&fields(running), &fields(process));
+            if !keys.is_empty() {
+                changed.push(process.name.clone());
+            }
+            if running.role != "postgres" {
+                keys.retain(|key| FIXED.contains(&key.as_str()));
+            }
             refuse(&format!("processes: {}", process.name), &keys);
         }
     }
@@ -42,6 +56,7 @@ pub(crate) fn between(now: &Config, new: &Config) -> Result<Change, Failure> {
         None => Ok(Change {
             added: missing(new, now),
             removed: missing(now, new),
+            changed,
         }),
     }
 }
@@ -105,17 +120,33 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_of_one_that_stays_is_named_without_its_value() {
+    fn one_that_stays_may_change() {
         let now = config("processes: [{name: a, command: [x]}, {name: b, command: [x]}]");
         let new = config(
-            "state_file: /tmp/s\nprocesses: [{name: a, command: [y], environment: {KEY: secret}}, \
-             {name: b, command: [x], stop: {timeout: 1s}}]",
+            "processes: [{name: b, command: [y], environment: {KEY: secret}}, \
+             {name: a, command: [x]}]",
+        );
+        let change = between(&now, &new).unwrap();
+        assert_eq!(change.changed, ["b"]);
+        assert!(change.added.is_empty() && change.removed.is_empty());
+    }
+
+    #[test]
+    fn every_difference_that_others_depend_on_is_named_without_its_value() {
+        let now = config(
+            "processes: [{name: a, command: [x]}, {name: b, command: [x]}, \
+             {name: c, role: postgres, command: [x]}]",
+        );
+        let new = config(
+            "state_file: /tmp/s\nprocesses: [{name: a, command: [y], after: [b], role: node}, \
+             {name: b, command: [x]}, \
+             {name: c, role: postgres, command: [x], environment: {KEY: secret}}]",
         );
         let failure = between(&now, &new).unwrap_err().to_string();
         for expected in [
             "the supervisor's own keys: other than the running ones: state_file",
-            "processes: a: other than the running ones: command, environment",
-            "processes: b: other than the running ones: stop",
+            "processes: a: other than the running ones: after, role",
+            "processes: c: other than the running ones: environment",
         ] {
             assert!(failure.contains(expected), "{expected}\n{failure}");
         }

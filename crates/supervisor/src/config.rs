@@ -1,6 +1,7 @@
 //! `supervisor.yaml` as it is written: which processes, in which order, watched how. Turning it
 //! into something that can be run, with every fault found in one go, is `plan`'s work.
-//! Left out until they are needed: memory limits, maximal age, successor first.
+//! `{port}` in a command, its environment, its probe, `listen` and `metrics` stands for a free loopback
+//! port, another one for each run, so that a successor can serve beside the process it replaces.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,25 @@ pub struct Process {
     pub stop: Stop,
     #[serde(default)]
     pub restart: Restart,
+    /// How much memory it may take, with all that it started. Not set: as much as there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    /// Older than this it is replaced, up to a quarter earlier, so that processes of one age go one
+    /// after the other. Too low replaces it all the time; too high and what fails with age fails. Not
+    /// set: never.
+    #[serde(
+        default,
+        with = "chassis::config::optional_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(schema_with = "chassis::config::optional_duration::schema")]
+    pub max_age: Option<Duration>,
+    /// Replace it by a successor that is up and healthy before the old one is asked to end. It needs a
+    /// way to serve beside each other: sockets that we hand down, a port shared by SO_REUSEPORT, or
+    /// `{port}`; and a way to tell them apart: `probes.startup.notify`, or `{port}` in the probe.
+    /// Without it the old one ends first, and nothing serves until the new one does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub start_first: bool,
     /// Started for the first time only when these are healthy (jobs: done); stopped before them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
@@ -83,6 +103,23 @@ pub struct Process {
     /// Shown in the status only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
+}
+
+/// Limits of resident memory, looked at ten times a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// Over it the process is replaced in order: drained, restarted. Too low replaces a healthy one;
+    /// too near to `hard` leaves no time for that.
+    #[serde(with = "chassis::config::size")]
+    #[schemars(schema_with = "chassis::config::size::schema")]
+    pub soft: u64,
+    /// Over it the process is killed at once, it alone. At least `soft` and what it grows by in 4 s:
+    /// one that grows faster is replaced below `soft` already. All of them together are what the
+    /// machine must have.
+    #[serde(with = "chassis::config::size")]
+    #[schemars(schema_with = "chassis::config::size::schema")]
+    pub hard: u64,
 }
 
 /// One socket that outlives its process; the child finds it by `name` in `LISTEN_FDNAMES`.
@@ -132,12 +169,17 @@ pub struct Startup {
     #[serde(with = "chassis::config::duration", default = "default_startup")]
     #[schemars(schema_with = "chassis::config::duration::schema")]
     pub timeout: Duration,
+    /// It tells when it serves: `READY=1` to the socket in NOTIFY_SOCKET (sd_notify(3)). Before that no
+    /// probe counts. Set for a program that never tells, it is killed at the timeout.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub notify: bool,
 }
 
 impl Default for Startup {
     fn default() -> Self {
         Self {
             timeout: default_startup(),
+            notify: false,
         }
     }
 }
@@ -149,6 +191,9 @@ pub struct Liveness {
     /// `http://HOST:PORT/PATH`: good is an answer 2xx.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
+    /// With `http`: good is only an answer whose first 8 KiB hold this text as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
     /// `HOST:PORT`: good is an accepted connection. A frozen process passes it: its kernel accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<String>,
@@ -172,6 +217,7 @@ impl Default for Liveness {
     fn default() -> Self {
         Self {
             http: None,
+            body: None,
             tcp: None,
             command: None,
             interval: default_interval(),
@@ -266,6 +312,10 @@ impl Config {
 /// Whether a character may stand in the name of a process.
 pub(crate) fn is_name_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn default_role() -> String {

@@ -15,9 +15,12 @@ use crate::config::{self, Config, Liveness, Protocol, Restart, is_name_character
 use crate::confine::Confinement;
 use crate::order;
 use crate::own_logs::{self, OwnLog};
+use crate::policy::memory::Limits;
 use crate::policy::{Kind, Rules};
 use crate::privileges;
 use crate::processes::signal_of_name;
+
+mod replacement;
 
 /// A Unix socket's path may have 108 bytes with its end (unix(7)); some are left for others.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -50,6 +53,14 @@ pub(crate) struct Process {
     pub(crate) after: Vec<String>,
     pub(crate) listen: Option<String>,
     pub(crate) metrics: Option<String>,
+    pub(crate) memory: Option<Limits>,
+    pub(crate) max_age: Option<Duration>,
+    /// Its successor is up before it ends.
+    pub(crate) start_first: bool,
+    /// As it is written.
+    pub(crate) written: Box<config::Process>,
+    /// What is written holds `{port}`.
+    needs_port: bool,
 }
 
 /// A socket as it is handed down; what is opened for it depends on `address` and `protocol` alone.
@@ -80,6 +91,8 @@ pub(crate) enum Target {
         address: SocketAddr,
         authority: String,
         path: String,
+        /// Good only with this in its body.
+        body: Option<String>,
     },
     Tcp(SocketAddr),
     Command(Vec<String>),
@@ -117,7 +130,7 @@ impl Plan {
         let processes = config
             .processes
             .iter()
-            .filter_map(|process| check(process, &mut faults))
+            .filter_map(|process| check_written(process, &mut faults))
             .collect::<Vec<_>>();
         refuse_shared_udp(&processes, &mut faults);
         match Failure::all(faults.0) {
@@ -170,6 +183,30 @@ pub(crate) fn positions(processes: &[&Process]) -> Vec<Vec<usize>> {
         .collect()
 }
 
+/// With `{port}` it is checked as if it had one, and keeps what was written.
+fn check_written(process: &config::Process, faults: &mut Faults) -> Option<Process> {
+    const SOME_PORT: u16 = 1;
+    let memory = replacement::check(process, kind_of(process), faults);
+    let at_port = replacement::at_port(process, SOME_PORT);
+    let mut plan = check(at_port.as_ref().unwrap_or(process), faults)?;
+    plan.memory = memory;
+    if at_port.is_some() {
+        plan.written = Box::new(process.clone());
+        plan.needs_port = true;
+        plan.listen = None;
+        plan.metrics = None;
+    }
+    Some(plan)
+}
+
+fn kind_of(process: &config::Process) -> Kind {
+    match process.role.as_str() {
+        "job" => Kind::Job,
+        "postgres" => Kind::Postgres,
+        _ => Kind::Service,
+    }
+}
+
 fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
     let before = faults.0.len();
     let key = |key: &str| format!("processes: {}: {key}", process.name);
@@ -190,11 +227,8 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
         faults.add(&key("command"), "a part holds a zero byte", "remove it");
     }
     check_environment(process, &key("environment"), faults);
-    let kind = match process.role.as_str() {
-        "job" => Kind::Job,
-        "postgres" => Kind::Postgres,
-        _ => Kind::Service,
-    };
+    replacement::refuse_own_variables(&process.environment, &key("environment"), faults);
+    let kind = kind_of(process);
     if kind == Kind::Job && process.restart == Restart::Always {
         let help = "write `restart: on-failure` or `never`";
         faults.add(&key("restart"), "a job is done when it exits 0", help);
@@ -227,6 +261,7 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
             kind,
             restart: process.restart,
             probed: probe.is_some(),
+            notified: process.probes.startup.notify,
             startup_timeout: process.probes.startup.timeout,
             fall: liveness.map_or(1, |liveness| liveness.fall),
             stop_timeout: process.stop.timeout,
@@ -237,6 +272,11 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
         after: process.after.clone(),
         listen: process.listen.clone(),
         metrics: process.metrics.clone(),
+        memory: None,
+        max_age: process.max_age,
+        start_first: process.start_first,
+        written: Box::new(process.clone()),
+        needs_port: false,
     })
 }
 
@@ -351,12 +391,16 @@ fn resolve_probe(liveness: &Liveness, key: &str, faults: &mut Faults) -> Option<
     if liveness.fall == 0 {
         faults.add(key, "fall is 0", "write at least 1");
     }
+    if liveness.body.is_some() && liveness.http.is_none() {
+        let why = "only an answer over HTTP has a body";
+        faults.add(key, why, "remove `body`, or probe by http");
+    }
     if liveness.interval.is_zero() || liveness.timeout.is_zero() {
         let why = "interval or timeout is zero";
         faults.add(key, why, "write one like 250ms");
     }
     let target = match (&liveness.http, &liveness.tcp, &liveness.command) {
-        (Some(url), None, None) => parse_url(url),
+        (Some(url), None, None) => parse_url(url).map(|target| with_body(target, liveness)),
         (None, Some(address), None) => resolve_address(address).map(Target::Tcp),
         (None, None, Some(command)) if command.first().is_some_and(|c| !c.is_empty()) => {
             Ok(Target::Command(command.clone()))
@@ -379,6 +423,13 @@ fn resolve_probe(liveness: &Liveness, key: &str, faults: &mut Faults) -> Option<
             None
         }
     }
+}
+
+fn with_body(mut target: Target, liveness: &Liveness) -> Target {
+    if let Target::Http { body, .. } = &mut target {
+        body.clone_from(&liveness.body);
+    }
+    target
 }
 
 fn parse_url(url: &str) -> Result<Target, String> {
@@ -405,6 +456,7 @@ fn parse_url(url: &str) -> Result<Target, String> {
         address: resolve_address(&with_port)?,
         authority: authority.to_owned(),
         path: path.to_owned(),
+        body: None,
     })
 }
 
@@ -500,6 +552,7 @@ processes:
             address: "127.0.0.1:8080".parse().unwrap(),
             authority: "127.0.0.1:8080".to_owned(),
             path: "/ping".to_owned(),
+            body: None,
         };
         assert_eq!(parse_url("http://127.0.0.1:8080/ping"), Ok(expected));
         assert!(matches!(

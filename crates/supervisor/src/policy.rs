@@ -3,8 +3,8 @@
 //! brought along, nothing here waits. So every rule below is a line in a table of tests, and the
 //! rest of the crate carries out and decides nothing.
 //!
-//! The one decision that needs the others' states is `may_end_by_choice`. Left out until they are
-//! needed: memory, age, log floods.
+//! The decisions that need the others' states are `may_end_by_choice` and, in `turns`, who is replaced
+//! next; `memory` judges what a process takes.
 
 use std::time::Duration;
 
@@ -14,6 +14,10 @@ use crate::config::Restart;
 use crate::status::ProcessState;
 
 mod events;
+pub(crate) mod memory;
+mod probed;
+mod succession;
+pub(crate) mod turns;
 
 pub(crate) use events::{Action, Ended, Event, Kind, Outcome, Round, Rules};
 
@@ -49,6 +53,8 @@ enum Phase {
     /// Started, no good probe yet.
     Starting {
         deadline: Option<Moment>,
+        /// It need not tell that it serves, or has told.
+        told: bool,
         last: Option<String>,
     },
     Running {
@@ -117,8 +123,11 @@ impl Machine {
             }
             Event::Exited(ended) => self.exited(now, &ended, random),
             Event::Probed(round) => self.probed(now, round),
+            Event::Ready => self.ready(now),
+            Event::TooLarge(reason) => self.too_large(now, reason),
+            Event::Stalled(by) => self.stalled(by),
             Event::Wake => self.wake(now),
-            Event::Restart => self.restart(now),
+            Event::Restart(reason) => self.restart(now, reason),
             Event::Close => {
                 self.closing = true;
                 if matches!(self.phase, Phase::Waiting | Phase::Pause { .. }) {
@@ -213,6 +222,11 @@ impl Machine {
         )
     }
 
+    /// It runs and is not about to end: a successor can take over from it.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
     /// It was asked to end.
     pub(crate) fn is_ending(&self) -> bool {
         matches!(
@@ -227,13 +241,14 @@ impl Machine {
     fn begin(&mut self, now: Moment) -> Vec<Action> {
         self.healthy_since = None;
         self.phase = match self.rules.kind {
-            Kind::Service | Kind::Postgres if !self.rules.probed => {
+            Kind::Service | Kind::Postgres if !self.rules.probed && !self.rules.notified => {
                 self.healthy_since = Some(now);
                 running()
             }
             kind => Phase::Starting {
                 // A job takes as long as it needs, and so does PostgreSQL's crash recovery.
                 deadline: (kind == Kind::Service).then(|| now + self.rules.startup_timeout),
+                told: !self.rules.notified,
                 last: None,
             },
         };
@@ -315,67 +330,38 @@ impl Machine {
         }
     }
 
-    fn probed(&mut self, now: Moment, round: Round) -> Vec<Action> {
-        let late = round.late > LATE;
-        match round.outcome {
-            Outcome::Good => {
-                if matches!(self.phase, Phase::Starting { .. } | Phase::Running { .. }) {
-                    self.healthy_since.get_or_insert(now);
-                    self.forgive(now);
-                    self.phase = running();
-                }
-                Vec::new()
-            }
-            Outcome::Draining => {
-                if let Phase::Running { draining, .. } = &mut self.phase {
-                    *draining = true;
-                }
-                Vec::new()
-            }
-            Outcome::Bad { status, body } => {
-                let text = if body.is_empty() {
-                    format!("probe {status}")
-                } else {
-                    format!("probe {status}: {body}")
-                };
-                self.failed_probe(now, text)
-            }
-            Outcome::Silent { .. } if late => Vec::new(),
-            Outcome::Silent { why } => self.failed_probe(now, format!("probe timeout: {why}")),
-        }
-    }
-
-    fn failed_probe(&mut self, now: Moment, text: String) -> Vec<Action> {
-        match &mut self.phase {
-            Phase::Starting { last, .. } => {
-                *last = Some(text);
-                Vec::new()
-            }
-            Phase::Running {
-                failures,
-                failing_since,
-                why,
-                draining,
+    fn too_large(&mut self, now: Moment, reason: String) -> Vec<Action> {
+        match &self.phase {
+            Phase::Starting { .. } | Phase::Running { .. } => self.kill_sick(now, reason),
+            Phase::Ending {
+                killed: false,
+                then,
+                ..
             } => {
-                *failures = failures.saturating_add(1);
-                failing_since.get_or_insert(now);
-                why.clone_from(&text);
-                *draining = false;
-                let since = failing_since.unwrap_or(now);
-                self.healthy_since = None;
-                if *failures < self.rules.fall {
-                    return Vec::new();
-                }
-                if self.rules.kind != Kind::Postgres || now >= since + SILENT_POSTGRES {
-                    return self.kill_sick(now, text);
-                }
-                if *failures == self.rules.fall {
-                    return vec![Action::Alarm(format!("does not answer: {text}"))];
-                }
-                Vec::new()
+                let then = then.clone();
+                self.phase = Phase::Ending {
+                    deadline: now + KILL_PATIENCE,
+                    killed: true,
+                    then,
+                };
+                vec![Action::Kill]
             }
             _ => Vec::new(),
         }
+    }
+
+    /// What was due while this supervisor stood still may have been done in time, unseen: each
+    /// deadline moves on by as much.
+    fn stalled(&mut self, by: Duration) -> Vec<Action> {
+        match &mut self.phase {
+            Phase::Starting { deadline, .. } => *deadline = deadline.map(|at| at + by),
+            Phase::Running { failing_since, .. } => {
+                *failing_since = failing_since.map(|since| since + by);
+            }
+            Phase::Ending { deadline, .. } => *deadline += by,
+            _ => {}
+        }
+        Vec::new()
     }
 
     fn kill_sick(&mut self, now: Moment, reason: String) -> Vec<Action> {
@@ -431,8 +417,7 @@ impl Machine {
         }
     }
 
-    fn restart(&mut self, now: Moment) -> Vec<Action> {
-        let reason = "operator".to_owned();
+    fn restart(&mut self, now: Moment, reason: String) -> Vec<Action> {
         match self.phase {
             _ if self.closing => Vec::new(),
             Phase::Waiting | Phase::Ending { .. } => Vec::new(),

@@ -80,7 +80,11 @@ impl Prober {
                 address,
                 authority,
                 path,
-            } => ask_http(*address, authority, path).await,
+                body,
+            } => match exchange(*address, authority, path, body.as_deref()).await {
+                Ok(answer) => read_answer(&answer, body.as_deref()),
+                Err(error) => silent(&error),
+            },
             Target::Tcp(address) => match TcpStream::connect(address).await {
                 Ok(_) => Outcome::Good,
                 Err(error) => silent(&error),
@@ -132,15 +136,13 @@ impl Drop for Running<'_> {
     }
 }
 
-async fn ask_http(address: SocketAddr, authority: &str, path: &str) -> Outcome {
-    match exchange(address, authority, path).await {
-        Ok(answer) => read_answer(&answer),
-        Err(error) => silent(&error),
-    }
-}
-
-/// Reads until the end of a good answer's head, or of the whole of any other.
-async fn exchange(address: SocketAddr, authority: &str, path: &str) -> std::io::Result<Vec<u8>> {
+/// Reads until the end of a good answer's head where no text is expected, or of the whole of any other.
+async fn exchange(
+    address: SocketAddr,
+    authority: &str,
+    path: &str,
+    expected: Option<&str>,
+) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let agent = chassis::PROBE_AGENT;
     let request = format!(
@@ -149,7 +151,7 @@ async fn exchange(address: SocketAddr, authority: &str, path: &str) -> std::io::
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::with_capacity(1024);
-    while answer.len() < ANSWER_BYTES_MAX && !is_whole(&answer) {
+    while answer.len() < ANSWER_BYTES_MAX && !is_whole(&answer, expected) {
         let read = stream.read_buf(&mut answer).await;
         match read {
             Ok(0) => break,
@@ -169,21 +171,26 @@ fn head(answer: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(head).ok()?, body))
 }
 
-fn is_whole(answer: &[u8]) -> bool {
+fn is_whole(answer: &[u8], expected: Option<&str>) -> bool {
     let Some((head, body)) = head(answer) else {
         return false;
     };
     let length = header(head, "content-length").and_then(|value| value.parse::<usize>().ok());
-    is_good(head) || length.is_some_and(|length| body.len() >= length)
+    let suffices = is_good(head) && expected.is_none_or(|text| holds(body, text));
+    suffices || length.is_some_and(|length| body.len() >= length)
 }
 
-fn read_answer(answer: &[u8]) -> Outcome {
+fn holds(body: &[u8], text: &str) -> bool {
+    String::from_utf8_lossy(body).contains(text)
+}
+
+fn read_answer(answer: &[u8], expected: Option<&str>) -> Outcome {
     let Some((head, body)) = head(answer) else {
         return Outcome::Silent {
             why: "the connection was closed without an HTTP answer".to_owned(),
         };
     };
-    if is_good(head) {
+    if is_good(head) && expected.is_none_or(|text| holds(body, text)) {
         return Outcome::Good;
     }
     let Some(status) = status(head) else {
@@ -234,16 +241,25 @@ mod tests {
 
     #[test]
     fn answers_are_told_apart() {
-        assert_eq!(read_answer(b"HTTP/1.1 200 OK\r\n\r\npong"), Outcome::Good);
         assert_eq!(
-            read_answer(b"HTTP/1.1 500 Oh\r\nContent-Length: 10\r\n\r\nI feel bad"),
+            read_answer(b"HTTP/1.1 200 OK\r\n\r\npong", None),
+            Outcome::Good
+        );
+        assert_eq!(
+            read_answer(
+                b"HTTP/1.1 500 Oh\r\nContent-Length: 10\r\n\r\nI feel bad",
+                None
+            ),
             Outcome::Bad {
                 status: 500,
                 body: "I feel bad".to_owned()
             }
         );
         assert_eq!(
-            read_answer(b"HTTP/1.1 500 Oh\r\nbingo-state: draining\r\n\r\nI feel bad"),
+            read_answer(
+                b"HTTP/1.1 500 Oh\r\nbingo-state: draining\r\n\r\nI feel bad",
+                None
+            ),
             Outcome::Draining
         );
         for garbage in [
@@ -253,19 +269,39 @@ mod tests {
             b"HTTP/1.1\r\n\r\n",
         ] {
             assert!(
-                matches!(read_answer(garbage), Outcome::Silent { .. }),
+                matches!(read_answer(garbage, None), Outcome::Silent { .. }),
                 "{garbage:?}"
             );
         }
     }
 
     #[test]
+    fn a_good_status_with_another_text_is_bad() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsorry";
+        assert_eq!(read_answer(answer, Some("sor")), Outcome::Good);
+        assert_eq!(
+            read_answer(answer, Some("pong")),
+            Outcome::Bad {
+                status: 200,
+                body: "sorry".to_owned()
+            }
+        );
+        assert!(is_whole(answer, Some("pong")));
+        assert!(!is_whole(&answer[..answer.len() - 4], Some("sor")));
+        assert!(is_whole(&answer[..answer.len() - 2], Some("sor")));
+    }
+
+    #[test]
     fn a_bad_answer_is_read_to_its_end_for_the_reason_it_gives() {
-        assert!(is_whole(b"HTTP/1.1 200 OK\r\n\r\n"));
-        assert!(!is_whole(b"HTTP/1.1 200 OK\r\n"));
+        assert!(is_whole(b"HTTP/1.1 200 OK\r\n\r\n", None));
+        assert!(!is_whole(b"HTTP/1.1 200 OK\r\n", None));
         assert!(!is_whole(
-            b"HTTP/1.1 500 Oh\r\nContent-Length: 4\r\n\r\nbad"
+            b"HTTP/1.1 500 Oh\r\nContent-Length: 4\r\n\r\nbad",
+            None
         ));
-        assert!(is_whole(b"HTTP/1.1 500 Oh\r\nContent-Length: 3\r\n\r\nbad"));
+        assert!(is_whole(
+            b"HTTP/1.1 500 Oh\r\nContent-Length: 3\r\n\r\nbad",
+            None
+        ));
     }
 }

@@ -14,6 +14,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long a killed process may take to vanish.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Of a tree, memory is counted of so many processes.
+const TREE_MAX: usize = 256;
+
 /// What /proc/PID/stat says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -38,6 +41,35 @@ pub fn rss_bytes(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
+}
+
+/// Resident memory of a process and all below it; pages that they share count for each. None where
+/// there is no such process. Costs as many small reads as it has threads.
+pub(crate) fn tree_bytes(pid: u32) -> Option<u64> {
+    let mut bytes = rss_bytes(pid)?;
+    let mut parents = vec![pid];
+    let mut looks = 0;
+    while let Some(parent) = parents.pop().filter(|_| looks < TREE_MAX) {
+        looks += 1;
+        for child in children_of(parent).unwrap_or_default() {
+            bytes = bytes.saturating_add(rss_bytes(child).unwrap_or(0));
+            parents.push(child);
+        }
+    }
+    Some(bytes)
+}
+
+/// The children that its threads started (proc(5), /proc/PID/task/TID/children); None where the kernel
+/// keeps no such list, or a thread ended while we read.
+fn children_of(pid: u32) -> Option<Vec<u32>> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let mut children = Vec::new();
+    for thread in threads.flatten() {
+        let list = std::fs::read_to_string(thread.path().join("children")).ok()?;
+        let pids = list.split_ascii_whitespace();
+        children.extend(pids.filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Some(children)
 }
 
 /// Every process below `pid`, with its start time, in no order. Reads all of /proc once.
@@ -84,24 +116,31 @@ pub(crate) fn send(pid: u32, signal: Signal) {
 
 /// Our own children, zombies and adopted orphans among them.
 pub(crate) fn own_children() -> Vec<u32> {
-    if let Ok(threads) = std::fs::read_dir("/proc/self/task") {
-        let lists: Option<Vec<String>> = threads
-            .flatten()
-            .map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
-            .collect();
-        if let Some(lists) = lists {
-            return lists
-                .iter()
-                .flat_map(|list| list.split_ascii_whitespace())
-                .filter_map(|pid| pid.parse().ok())
-                .collect();
-        }
+    let own = std::process::id();
+    if let Some(children) = children_of(own) {
+        return children;
     }
     // A kernel without that list (CONFIG_PROC_CHILDREN), or a thread ended while we read.
-    let own = std::process::id();
     all()
         .filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == own))
         .collect()
+}
+
+/// Every process of a status as an entry of its own, those beside others too: successors, and
+/// predecessors that drain.
+fn all_of(status: &Status) -> Vec<ProcessStatus> {
+    let mut all = Vec::new();
+    for process in &status.processes {
+        all.push(process.clone());
+        all.extend(process.beside.iter().map(|beside| ProcessStatus {
+            pid: Some(beside.pid),
+            start_time: Some(beside.start_time),
+            state: beside.state,
+            beside: Vec::new(),
+            ..process.clone()
+        }));
+    }
+    all
 }
 
 /// Ends what a crashed installation left running: each recorded process that is still the same one.
@@ -110,7 +149,8 @@ pub(crate) fn own_children() -> Vec<u32> {
 /// then SIGKILL for the whole tree; at last what they had detached. Blocks. Returns the names of those that were ended, or the
 /// names of those that would not end.
 pub fn end_leftovers(status: &Status, patience: Duration) -> Result<Vec<String>, Vec<String>> {
-    let mut left: Vec<&ProcessStatus> = status.processes.iter().filter(|p| runs(p)).collect();
+    let all = all_of(status);
+    let mut left: Vec<&ProcessStatus> = all.iter().filter(|p| runs(p)).collect();
     let mut ended: Vec<String> = Vec::new();
     if let Some(at) = left.iter().position(|process| process.role == SUPERVISOR) {
         let supervisor = left.remove(at);
@@ -131,8 +171,7 @@ pub fn end_leftovers(status: &Status, patience: Duration) -> Result<Vec<String>,
         ended.extend(together.iter().map(|process| process.name.clone()));
     }
     end_strays(&status.strays);
-    let stubborn: Vec<String> = status
-        .processes
+    let stubborn: Vec<String> = all
         .iter()
         .filter(|process| runs(process))
         .map(|process| process.name.clone())
@@ -306,6 +345,7 @@ mod tests {
         }
         assert!(own_children().contains(&child.id()));
         let below = descendants(child.id());
+        assert!(tree_bytes(child.id()).unwrap() > rss_bytes(child.id()).unwrap());
         kill_tree(child.id());
         child.wait().unwrap();
         while below.iter().any(|(pid, start)| is_alive(*pid, *start)) {

@@ -3,7 +3,6 @@
 //! channel, each report marked with the run it belongs to, so that a late word about a dead process
 //! is never taken for one about its successor.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
@@ -11,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::Failure;
-use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -21,10 +19,9 @@ use crate::family::Family;
 use crate::order;
 use crate::own_output::OwnOutput;
 use crate::plan::{self, Plan};
-use crate::policy::{self, Action, Ended, Event, Machine, Moment, Round};
-use crate::probe::Prober;
-use crate::processes;
-use crate::slot::{Live, Slot, describe, now_text};
+use crate::policy::turns::Wish;
+use crate::policy::{self, Ended, Event, Machine, Moment, Round};
+use crate::slot::{Place, Slot, now_text};
 use crate::sockets::Sockets;
 use crate::spawn::{self, Spawner};
 use crate::status::{ProcessState, StateFile, Status};
@@ -35,7 +32,9 @@ use rotation::Rotation;
 
 mod operator;
 mod reload;
+mod replace;
 mod rotation;
+mod runs;
 mod shown;
 
 /// Reports that may wait; a full channel makes probers wait, and they say so (`late`).
@@ -43,6 +42,10 @@ const REPORTS_MAX: usize = 1024;
 const REQUESTS_MAX: usize = 16;
 /// How often logs are measured and orphans looked after.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often memory and age are looked at, and whether we were late ourselves.
+const PULSE_INTERVAL: Duration = Duration::from_millis(100);
+/// Where we come so much too late to what is due, we stood still: frozen, or starved of the processor.
+const LATE: Duration = Duration::from_millis(100);
 /// Where nothing is due, the loop wakes this often anyway.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -122,6 +125,9 @@ struct Supervisor {
     shown: Status,
     rotation: Rotation,
     notes: Vec<String>,
+    ports: replace::Ports,
+    /// When this task last did something.
+    beat: Instant,
 }
 
 struct Report {
@@ -132,6 +138,7 @@ struct Report {
 enum News {
     Exited(Ended, Vec<String>),
     Probed(Round),
+    Ready,
 }
 
 impl Supervisor {
@@ -183,6 +190,8 @@ impl Supervisor {
             shown: Status::default(),
             rotation: Rotation::default(),
             notes,
+            ports: replace::Ports::default(),
+            beat: Instant::now(),
         })
     }
 
@@ -200,21 +209,26 @@ impl Supervisor {
         let switches = self.switches.clone();
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pulse = tokio::time::interval(PULSE_INTERVAL);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.settle();
             self.show();
             if self.is_over() {
                 return;
             }
-            let wake = self.slots.iter().filter_map(|slot| slot.machine.wake_at());
+            let wake = self.slots.iter().flat_map(Slot::machines);
+            let wake = wake.filter_map(Machine::wake_at);
             let wake = self.origin + wake.min().unwrap_or_else(|| self.now() + NEVER);
+            self.stood_still();
             tokio::select! {
                 Some(report) = inbox.recv() => self.take(report),
-                () = tokio::time::sleep_until(wake) => {
-                    for index in 0..self.slots.len() {
-                        self.feed(index, Event::Wake);
-                    }
-                }
+                () = tokio::time::sleep_until(wake) => if !self.stood_still() {
+                    self.tell_all(&Event::Wake);
+                },
+                _ = pulse.tick() => if !self.stood_still() {
+                    self.measure();
+                },
                 () = switches.now.requested(), if !self.at_once => self.close(true),
                 () = switches.stop.requested(), if !self.stopping => self.close(false),
                 Some((request, answer)) = requests.recv() => self.answer(request, answer),
@@ -235,12 +249,35 @@ impl Supervisor {
         self.origin.elapsed()
     }
 
+    /// Whether this task did nothing for longer than it ever waits, so that what was due meanwhile says
+    /// nothing of the processes; all are told. Asked before anything that is due is done.
+    fn stood_still(&mut self) -> bool {
+        let now = Instant::now();
+        let still = now.saturating_duration_since(self.beat);
+        self.beat = now;
+        if still <= PULSE_INTERVAL + LATE {
+            return false;
+        }
+        tracing::warn!(?still, "stood still; what was due meanwhile does not count");
+        self.tell_all(&Event::Stalled(still));
+        true
+    }
+
+    fn tell_all(&mut self, event: &Event) {
+        for index in 0..self.slots.len() {
+            for place in [Place::Present, Place::Successor, Place::Departing] {
+                self.feed_to(index, place, event.clone());
+            }
+        }
+    }
+
     /// Starts what may start, and stops what may stop, until neither changes anything.
     fn settle(&mut self) {
         let flags = |slots: &[Slot], flag: fn(&Machine) -> bool| -> Vec<bool> {
             slots.iter().map(|slot| flag(&slot.machine)).collect()
         };
         loop {
+            self.advance();
             let waiting = flags(&self.slots, Machine::is_waiting);
             let there = flags(&self.slots, Machine::is_there);
             let mut next: Vec<(usize, Event)> = order::startable(&self.after, &waiting, &there)
@@ -270,7 +307,7 @@ impl Supervisor {
         let is_held = |slot: &Slot| slot.is_held() && !self.stopping;
         self.slots
             .iter()
-            .all(|slot| (slot.machine.is_over() || slot.machine.is_waiting()) && !is_held(slot))
+            .all(|slot| (slot.is_over() || slot.machine.is_waiting()) && !is_held(slot))
     }
 
     fn close(&mut self, at_once: bool) {
@@ -279,134 +316,21 @@ impl Supervisor {
         self.at_once |= at_once;
         self.spawner.sockets.close();
         for index in 0..self.slots.len() {
-            self.feed(index, Event::Close);
-            if at_once {
-                self.feed(index, Event::StopNow);
-            }
+            self.close_slot(index, at_once);
         }
     }
 
     fn take(&mut self, report: Report) {
-        let at = self.slots.iter().position(|slot| slot.run == report.run);
-        let Some((index, slot)) = at.and_then(|at| Some((at, self.slots.get_mut(at)?))) else {
+        let mut all = self.slots.iter().enumerate();
+        let found = all.find_map(|(index, slot)| Some((index, slot.place_of(report.run)?)));
+        let Some((index, place)) = found else {
             return;
         };
         match report.news {
-            News::Probed(round) => self.feed(index, Event::Probed(round)),
-            News::Exited(ended, lines) => {
-                if let Some(prober) = slot.live.take().and_then(|live| live.prober) {
-                    prober.abort();
-                }
-                tracing::info!(name = slot.process.name, how = ended.reason(), "ended");
-                slot.last_lines = if ended.code == Some(0) {
-                    Vec::new()
-                } else {
-                    lines
-                };
-                slot.last_exit = Some(ended.clone());
-                self.feed(index, Event::Exited(ended));
-            }
-        }
-    }
-
-    /// Tells one machine what happened and does what it says.
-    fn feed(&mut self, index: usize, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let now = self.now();
-            let Some(slot) = self.slots.get_mut(index) else {
-                return;
-            };
-            for action in slot.machine.on(now, event, chassis::random::random()) {
-                match action {
-                    Action::Start => events.extend(self.start(index).err()),
-                    Action::Stop => self.signal(index, None),
-                    Action::Quit => self.signal(index, Some(Signal::QUIT)),
-                    Action::Kill => self.kill(index),
-                    Action::Alarm(text) => {
-                        if let Some(slot) = self.slots.get(index) {
-                            tracing::error!(name = slot.process.name, "{text}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn start(&mut self, index: usize) -> Result<(), Event> {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return Ok(());
-        };
-        self.runs += 1;
-        let run = self.runs;
-        slot.run = run;
-        slot.held = false;
-        let started = self.spawner.start(&slot.process).map_err(|error| {
-            slot.last_exit = None;
-            slot.last_lines = vec![error.why.clone()];
-            Event::StartFailed {
-                why: error.why,
-                permanent: error.permanent,
-            }
-        })?;
-        let pid = started.pid;
-        tracing::info!(
-            name = slot.process.name,
-            pid,
-            restart_reason = slot.machine.last_restart_reason(),
-            "started"
-        );
-        let prober = slot.process.probe.clone().map(|probe| {
-            let prober = Prober::new(&slot.process, &self.spawner);
-            let reports = self.reports.clone();
-            tokio::spawn(prober.watch(probe, async move |round| {
-                let news = News::Probed(round);
-                let report = Report { run, news };
-                reports.send(report).await.is_ok()
-            }))
-        });
-        slot.live = Some(Live {
-            pid,
-            start_time: processes::start_time(pid).unwrap_or(0),
-            started: Instant::now(),
-            prober,
-            capture: started.capture.clone(),
-        });
-        let family = Arc::clone(&self.spawner.family);
-        let reports = self.reports.clone();
-        let mut child = started.child;
-        tokio::spawn(async move {
-            let status = child.wait().await;
-            family.forget(pid);
-            family.sweep(pid).await;
-            let lines = match started.capture {
-                Some(capture) => capture.last_lines().await,
-                None => Vec::new(),
-            };
-            let news = News::Exited(describe(status.ok(), &lines), lines);
-            let _ = reports.send(Report { run, news }).await;
-        });
-        Ok(())
-    }
-
-    /// Sends a signal to the process, its stop signal by default.
-    fn signal(&self, index: usize, signal: Option<Signal>) {
-        if let Some(slot) = self.slots.get(index)
-            && let Some(live) = &slot.live
-            && processes::is_alive(live.pid, live.start_time)
-        {
-            processes::send(live.pid, signal.unwrap_or(slot.process.stop_signal));
-        }
-    }
-
-    fn kill(&self, index: usize) {
-        if let Some(slot) = self.slots.get(index)
-            && let Some(live) = &slot.live
-            && processes::is_alive(live.pid, live.start_time)
-        {
-            let reason = slot.machine.reason();
-            tracing::warn!(name = slot.process.name, pid = live.pid, reason, "killed");
-            processes::kill_tree(live.pid);
+            News::Probed(round) if self.is_void(index, place, &round) => {}
+            News::Probed(round) => self.feed_to(index, place, Event::Probed(round)),
+            News::Ready => self.feed_to(index, place, Event::Ready),
+            News::Exited(ended, lines) => self.exited(index, place, ended, lines),
         }
     }
 
@@ -443,13 +367,18 @@ impl Supervisor {
             .filter(|peer| peer.process.role == slot.process.role && peer.process.name != name)
             .map(|peer| peer.machine.state())
             .collect();
-        if !policy::may_end_by_choice(slot.machine.state(), &peers) {
+        let may_go = policy::may_end_by_choice(slot.machine.state(), &peers);
+        if !slot.process.start_first && !may_go {
             let role = &slot.process.role;
             return Answer::Refused(format!(
                 "`{name}` is the last healthy {role}; restart the others first"
             ));
         }
-        self.feed(at, Event::Restart);
+        if slot.machine.is_running() {
+            self.wish(at, Wish::Operator("operator".to_owned()));
+        } else {
+            self.feed(at, Event::Restart("operator".to_owned()));
+        }
         Answer::Done
     }
 }

@@ -62,7 +62,42 @@ pub struct ProcessStatus {
     pub rss_bytes: Option<u64>,
     /// What ends it in order, for a cleaner that knows no configuration.
     pub stop_signal: String,
+    /// Other processes of it: a successor that starts, a predecessor that drains.
+    #[serde(default)]
+    pub beside: Vec<Beside>,
+    /// What its restart by choice costs: `successor first`, nothing; `after a gap`, the time from the
+    /// end of the old process until the new one is healthy.
+    #[serde(default)]
+    pub replaced: String,
+    /// How long that gap was the last time.
+    #[serde(default)]
+    pub last_gap_milliseconds: Option<u64>,
+    /// None where it has no limits.
+    #[serde(default)]
+    pub memory: Option<Memory>,
 }
+
+/// A process beside the one that serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    pub pid: u32,
+    pub start_time: u64,
+    pub state: ProcessState,
+}
+
+/// What a process may take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Replaced in order above this.
+    pub soft_bytes: u64,
+    /// Killed above this.
+    pub hard_bytes: u64,
+    /// Who looks.
+    pub watched_by: String,
+}
+
+/// Resident memory is read ten times a second, and a limit on data keeps it when we cannot.
+pub(crate) const WATCHED_BY: &str = "reading 10 times a second";
 
 /// See `policy`; `done` is a job that exited 0, `failed` is not tried again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -137,7 +137,7 @@ fn with_any_fault_nothing_changes_and_all_faults_are_told() {
     installation.write(vec![other, added]);
     let why = refusal(installation.client().reload());
     assert!(
-        why.contains("processes: a: other than the running ones: command, restart, role"),
+        why.contains("processes: a: other than the running ones: role"),
         "{why}"
     );
     assert_eq!(installation.names(), ["a"]);

@@ -5,7 +5,7 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 21] = [
+const DECISIONS: [&str; 25] = [
     "crates/chassis/src/backoff.rs",
     "crates/gateway/src/admission/queue.rs",
     "crates/gateway/src/balancer.rs",
@@ -26,6 +26,10 @@ const DECISIONS: [&str; 21] = [
     "crates/supervisor/src/change.rs",
     "crates/supervisor/src/order.rs",
     "crates/supervisor/src/policy.rs",
+    "crates/supervisor/src/policy/memory.rs",
+    "crates/supervisor/src/policy/probed.rs",
+    "crates/supervisor/src/policy/succession.rs",
+    "crates/supervisor/src/policy/turns.rs",
     "crates/supervisor/src/scribe/allowance.rs",
 ];
 

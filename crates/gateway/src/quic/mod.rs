@@ -5,7 +5,8 @@
 //! QUIC looks like to the library, `frames` and `meter` bound what it may hold and cost, `body` reads
 //! a request's body within its fences.
 //!
-//! A socket is read by one process at a time: two would split a connection's packets. The key of
+//! A socket is read by one process at a time: two would split a connection's packets. A successor that
+//! was given the socket of a process that still drains waits for its turn. The key of
 //! stateless resets and the one of connection ids come from outside, so that the next process can
 //! tell the clients of a dead one to connect anew (RFC 9000 section 10.3).
 
@@ -26,6 +27,8 @@ use chassis::{Failure, Shutdown};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -53,6 +56,8 @@ const UNI_STREAMS_MAX: u32 = 8;
 const HANDSHAKES_MAX: usize = 512;
 /// Waiting for the last packets of an endpoint that has closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a successor asks whether the socket is read still.
+const TURN_POLL: Duration = Duration::from_millis(20);
 /// RFC 9114 section 8.1, H3_NO_ERROR.
 const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 
@@ -66,10 +71,12 @@ pub struct Listener {
     pub reset_key: [u8; 64],
 }
 
-/// An endpoint that is open, and not read yet.
+/// A socket that is not read yet, and how it will be.
 #[derive(Debug)]
 pub(crate) struct Open {
-    endpoint: Endpoint,
+    socket: UdpSocket,
+    endpoint: EndpointConfig,
+    server: quinn::ServerConfig,
     /// For connections over `WIDE_CONNECTIONS_MAX`.
     narrow: Arc<quinn::ServerConfig>,
 }
@@ -91,7 +98,7 @@ impl Drop for Handshake {
 }
 
 impl Listener {
-    /// Must be called inside a runtime. Exit 64 where the TLS configuration cannot serve QUIC, 1 where
+    /// Exit 64 where the TLS configuration cannot serve QUIC, 1 where
     /// the system refuses.
     pub(crate) fn open(self, limits: &ValidLimits) -> Result<Open, Failure> {
         let attempted = "serve HTTP/3";
@@ -115,14 +122,41 @@ impl Listener {
             Failure::run_time(attempted, error, help)
         };
         self.socket.set_nonblocking(true).map_err(refused)?;
-        let endpoint = Endpoint::new(
-            endpoint_config(&self.reset_key),
-            Some(server),
-            self.socket,
-            Arc::new(quinn::TokioRuntime),
-        );
-        let endpoint = endpoint.map_err(refused)?;
-        Ok(Open { endpoint, narrow })
+        Ok(Open {
+            socket: self.socket,
+            endpoint: endpoint_config(&self.reset_key),
+            server,
+            narrow,
+        })
+    }
+}
+
+impl Open {
+    /// Begins to read when nobody else does any more. Must be called inside a runtime.
+    async fn read(self) -> std::io::Result<Endpoint> {
+        self.turn().await?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        Endpoint::new(self.endpoint, Some(self.server), self.socket, runtime)
+    }
+
+    /// Waits until this process alone may read. The lock is on the socket itself and belongs to the
+    /// process (fcntl(2), F_SETLK), so it ends when the process closes the socket, or dies. Who has a
+    /// socket to itself has it at once.
+    async fn turn(&self) -> std::io::Result<()> {
+        let mut waits = false;
+        loop {
+            let tried = fcntl_lock(&self.socket, FlockOperation::NonBlockingLockExclusive);
+            match tried {
+                Ok(()) => return Ok(()),
+                Err(Errno::AGAIN | Errno::ACCESS) if !waits => {
+                    waits = true;
+                    tracing::info!("HTTP/3 waits until the gateway before this one has drained");
+                }
+                Err(Errno::AGAIN | Errno::ACCESS) => {}
+                Err(error) => return Err(error.into()),
+            }
+            tokio::time::sleep(TURN_POLL).await;
+        }
     }
 }
 
@@ -158,14 +192,29 @@ pub(crate) async fn serve(worker: Rc<Worker>, endpoints: Vec<Open>, shutdown: Sh
     let sweeping = tokio::task::spawn_local(listener::sweep(Rc::clone(&worker)));
     let mut serving = JoinSet::new();
     for open in endpoints {
-        serving.spawn_local(serve_one(Rc::clone(&worker), open, shutdown.clone()));
+        let (worker, shutdown) = (Rc::clone(&worker), shutdown.clone());
+        serving.spawn_local(async move {
+            let narrow = Arc::clone(&open.narrow);
+            let endpoint = tokio::select! {
+                endpoint = open.read() => endpoint,
+                () = shutdown.requested() => return,
+            };
+            match endpoint {
+                Ok(endpoint) => serve_one(worker, endpoint, narrow, shutdown).await,
+                Err(error) => tracing::error!(%error, "HTTP/3 is not served; look at the limits of memory and open files"),
+            }
+        });
     }
     while serving.join_next().await.is_some() {}
     sweeping.abort();
 }
 
-async fn serve_one(worker: Rc<Worker>, open: Open, shutdown: Shutdown) {
-    let Open { endpoint, narrow } = open;
+async fn serve_one(
+    worker: Rc<Worker>,
+    endpoint: Endpoint,
+    narrow: Arc<quinn::ServerConfig>,
+    shutdown: Shutdown,
+) {
     let handshakes = Rc::default();
     let draining = watch::Sender::new(false);
     let mut connections = JoinSet::new();

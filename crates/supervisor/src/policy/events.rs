@@ -12,6 +12,8 @@ pub(crate) struct Rules {
     pub(crate) restart: Restart,
     /// Whether a liveness probe exists.
     pub(crate) probed: bool,
+    /// Whether it tells by itself when it serves; until then no probe counts.
+    pub(crate) notified: bool,
     pub(crate) startup_timeout: Duration,
     pub(crate) fall: u32,
     pub(crate) stop_timeout: Duration,
@@ -79,10 +81,16 @@ pub(crate) enum Event {
     },
     Exited(Ended),
     Probed(Round),
+    /// It told that it serves.
+    Ready,
+    /// It takes more memory than it may ever take.
+    TooLarge(String),
+    /// This supervisor itself stood still for so long: nothing that was due meanwhile counts.
+    Stalled(Duration),
     /// The moment of `wake_at` has come.
     Wake,
-    /// The operator wants it ended and started again.
-    Restart,
+    /// End it in order and start it again, for this reason: a choice, not a failure.
+    Restart(String),
     /// All is being stopped: nothing is started any more.
     Close,
     /// End it in order.

@@ -13,6 +13,7 @@ fn rules(kind: Kind) -> Rules {
             Restart::Always
         },
         probed: kind != Kind::Job,
+        notified: false,
         startup_timeout: Duration::from_secs(60),
         fall: 3,
         stop_timeout: Duration::from_secs(30),
@@ -304,7 +305,10 @@ fn nothing_is_started_once_all_is_being_stopped() {
 #[test]
 fn the_operators_restart_drains_first_and_counts_as_no_failure() {
     let mut machine = healthy(Kind::Service);
-    assert_eq!(machine.on(ms(200), Event::Restart, HALF), [Action::Stop]);
+    assert_eq!(
+        machine.on(ms(200), Event::Restart("operator".to_owned()), HALF),
+        [Action::Stop]
+    );
     assert_eq!(machine.state(), ProcessState::Draining);
     assert_eq!(machine.on(ms(700), exit(0), HALF), [Action::Start]);
     assert_eq!(machine.last_restart_reason(), Some("operator"));
@@ -315,7 +319,10 @@ fn the_operators_restart_drains_first_and_counts_as_no_failure() {
 fn the_operator_may_start_a_failed_process_again() {
     let mut machine = healthy(Kind::Service);
     machine.on(ms(200), exit(64), HALF);
-    assert_eq!(machine.on(ms(300), Event::Restart, HALF), [Action::Start]);
+    assert_eq!(
+        machine.on(ms(300), Event::Restart("operator".to_owned()), HALF),
+        [Action::Start]
+    );
 }
 
 #[test]
@@ -352,5 +359,99 @@ fn the_last_healthy_process_of_several_is_not_ended_by_choice() {
     assert!(
         may_end_by_choice(Healthy, &[]),
         "nothing could take its place"
+    );
+}
+
+#[test]
+fn one_that_tells_by_itself_is_healthy_only_after_it_told_and_was_probed() {
+    let mut rules = rules(Kind::Service);
+    rules.notified = true;
+    let mut probed = Machine::new(rules.clone());
+    probed.on(ms(0), Event::Release, HALF);
+    probed.on(ms(10), round(Outcome::Good), HALF);
+    assert_eq!(probed.state(), ProcessState::Starting);
+    probed.on(ms(20), Event::Ready, HALF);
+    assert_eq!(probed.state(), ProcessState::Starting);
+    probed.on(ms(30), round(Outcome::Good), HALF);
+    assert_eq!(probed.state(), ProcessState::Healthy);
+
+    rules.probed = false;
+    let mut unprobed = Machine::new(rules);
+    unprobed.on(ms(0), Event::Release, HALF);
+    assert_eq!(unprobed.wake_at(), Some(ms(60_000)), "it may never tell");
+    unprobed.on(ms(20), Event::Ready, HALF);
+    assert_eq!(unprobed.state(), ProcessState::Healthy);
+}
+
+#[test]
+fn deadlines_move_on_by_the_time_that_the_supervisor_stood_still() {
+    let mut starting = Machine::new(rules(Kind::Service));
+    starting.on(ms(0), Event::Release, HALF);
+    starting.on(ms(70_000), Event::Stalled(ms(65_000)), HALF);
+    assert_eq!(starting.on(ms(70_000), Event::Wake, HALF), []);
+    assert_eq!(starting.wake_at(), Some(ms(125_000)));
+
+    let mut silent_postgres = healthy(Kind::Postgres);
+    silent_postgres.on(ms(450), round(silent()), HALF);
+    silent_postgres.on(ms(60_000), Event::Stalled(ms(59_000)), HALF);
+    assert_eq!(silent_postgres.on(ms(60_000), Event::Wake, HALF), []);
+
+    let mut ending = healthy(Kind::Service);
+    ending.on(ms(200), Event::Stop, HALF);
+    ending.on(ms(90_000), Event::Stalled(ms(80_000)), HALF);
+    assert_eq!(ending.on(ms(90_000), Event::Wake, HALF), []);
+    assert_eq!(ending.wake_at(), Some(ms(110_200)));
+}
+
+#[test]
+fn one_that_takes_too_much_memory_is_killed_even_while_it_drains() {
+    let too_large = || Event::TooLarge("memory hard: 600 of 512 MiB".to_owned());
+    let mut machine = healthy(Kind::Service);
+    assert_eq!(machine.on(ms(200), too_large(), HALF), [Action::Kill]);
+    assert_eq!(machine.on(ms(300), too_large(), HALF), []);
+    assert_eq!(machine.on(ms(310), exit(1), HALF), [Action::Start]);
+    let reason = Some("memory hard: 600 of 512 MiB");
+    assert_eq!(machine.last_restart_reason(), reason);
+
+    let mut draining = healthy(Kind::Service);
+    draining.on(ms(200), Event::Stop, HALF);
+    assert_eq!(draining.on(ms(300), too_large(), HALF), [Action::Kill]);
+    draining.on(ms(310), exit(1), HALF);
+    assert_eq!(draining.state(), ProcessState::Stopped);
+}
+
+#[test]
+fn a_successor_is_not_tried_again_until_it_has_taken_over() {
+    let old = healthy(Kind::Service);
+    let mut fails = Machine::successor(&rules(Kind::Service));
+    assert_eq!(fails.on(ms(1000), Event::Release, HALF), [Action::Start]);
+    assert_eq!(fails.on(ms(1100), exit(1), HALF), []);
+    assert!(fails.is_over() && !fails.is_there());
+
+    let mut next = Machine::successor(&rules(Kind::Service));
+    next.on(ms(1000), Event::Release, HALF);
+    next.on(ms(1100), round(Outcome::Good), HALF);
+    assert!(next.is_there());
+    next.take_over(ms(1100), old, Restart::Always, ("age".to_owned(), true));
+    assert_eq!(
+        (next.restarts(), next.last_restart_reason()),
+        (1, Some("age"))
+    );
+    assert_eq!(next.on(ms(1200), exit(1), HALF), [Action::Start]);
+}
+
+#[test]
+fn a_successor_of_one_that_died_counts_the_death() {
+    let mut old = healthy(Kind::Service);
+    for at in [200, 300, 400] {
+        old.on(ms(at), exit(1), HALF);
+    }
+    let mut next = Machine::successor(&rules(Kind::Service));
+    next.on(ms(1000), Event::Release, HALF);
+    next.take_over(ms(1100), old, Restart::Always, ("exit 1".to_owned(), false));
+    assert_eq!(
+        next.on(ms(1200), exit(1), HALF),
+        [],
+        "it waits like any other"
     );
 }

@@ -30,6 +30,7 @@ impl Supervisor {
             slot.held = true;
         }
         self.feed(at, Event::Stop);
+        self.drop_successor(at);
         Answer::Done
     }
 
@@ -47,7 +48,7 @@ impl Supervisor {
         }
         if slot.machine.is_over() {
             tracing::info!(name, "the operator starts it");
-            self.feed(at, Event::Restart);
+            self.feed(at, Event::Restart("operator".to_owned()));
         }
         Answer::Done
     }

@@ -12,11 +12,16 @@ use crate::Config;
 use crate::change::{self, Change};
 use crate::control::Answer;
 use crate::plan::Plan;
-use crate::policy::{Event, Machine};
+use crate::policy::Event;
+use crate::policy::turns::Wish;
 use crate::slot::{Slot, now_text};
+use crate::status::ProcessState;
 
 /// Reloads that may wait for the one that is being read; more are refused.
 const RELOADS_MAX: usize = 4;
+
+/// Why a process is replaced whose entry has changed.
+const NEW_CONFIGURATION: &str = "operator: new configuration";
 
 const ATTEMPTED: &str = "take over the new configuration";
 
@@ -80,7 +85,7 @@ impl Supervisor {
         });
         let answer = match result {
             Ok(change) => {
-                tracing::info!(added = ?change.added, removed = ?change.removed, "reloaded");
+                tracing::info!(?change, "reloaded");
                 Answer::Changed(change)
             }
             Err(failure) => {
@@ -118,6 +123,8 @@ impl Supervisor {
         for process in plan.processes {
             if change.added.contains(&process.name) {
                 self.slots.push(Slot::new(process, &since));
+            } else if change.changed.contains(&process.name) {
+                self.becomes(process);
             }
         }
         let place = |slot: &Slot| {
@@ -133,16 +140,48 @@ impl Supervisor {
         self.arrange();
         for index in 0..self.slots.len() {
             if self.slots.get(index).is_some_and(|slot| slot.leaving) {
-                self.feed(index, Event::Close);
+                self.close_slot(index, false);
             }
         }
         Ok(change)
     }
 
+    /// Has a process replaced by what it is to become. One that does not run just now becomes it at
+    /// once, and one that failed is started: it may be better now.
+    fn becomes(&mut self, process: crate::plan::Process) {
+        let mut all = self.slots.iter();
+        let Some(index) = all.position(|slot| slot.process.name == process.name) else {
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        slot.next = Some(process);
+        if slot.live.is_none() {
+            slot.become_next();
+        }
+        if slot.machine.state() == ProcessState::Failed {
+            self.feed(index, Event::Restart(NEW_CONFIGURATION.to_owned()));
+        }
+    }
+
+    /// What was changed and runs is to be replaced as soon as that is possible.
+    pub(super) fn wish_for_changed(&mut self) {
+        for index in 0..self.slots.len() {
+            let is_due = self.slots.get(index).is_some_and(|slot| {
+                let is_free = slot.successor.is_none() && slot.wish.is_none();
+                slot.next.is_some() && slot.machine.is_running() && is_free
+            });
+            if is_due {
+                self.wish(index, Wish::Operator(NEW_CONFIGURATION.to_owned()));
+            }
+        }
+    }
+
     /// Forgets those that were taken away and have ended.
     pub(super) fn forget(&mut self) {
         let before = self.slots.len();
-        let gone = |slot: &Slot| slot.leaving && slot.live.is_none() && slot.machine.is_over();
+        let gone = |slot: &Slot| slot.leaving && slot.live.is_none() && slot.is_over();
         self.slots.retain(|slot| !gone(slot));
         if self.slots.len() < before {
             self.arrange();
@@ -158,14 +197,13 @@ impl Supervisor {
     /// The positions of those that may be stopped now: all when the whole ends, those that were
     /// taken away otherwise.
     pub(super) fn stoppable(&self) -> Vec<usize> {
-        let flags = |flag: fn(&Machine) -> bool| -> Vec<bool> {
-            self.slots.iter().map(|slot| flag(&slot.machine)).collect()
-        };
-        let stoppable = crate::order::stoppable(&self.after, &flags(Machine::is_over));
+        let over: Vec<bool> = self.slots.iter().map(Slot::is_over).collect();
+        let stoppable = crate::order::stoppable(&self.after, &over);
         let is_wanted = |index: &usize| {
-            self.slots
-                .get(*index)
-                .is_some_and(|slot| (self.stopping || slot.leaving) && !slot.machine.is_ending())
+            self.slots.get(*index).is_some_and(|slot| {
+                let ends = slot.machine.is_ending() || slot.machine.is_over();
+                (self.stopping || slot.leaving) && !ends
+            })
         };
         stoppable.into_iter().filter(is_wanted).collect()
     }

@@ -212,6 +212,15 @@ pub fn server(name: &str, address: &str) -> Process {
     server
 }
 
+/// A process that lets a successor serve beside it at `address`, and is replaced that way.
+pub fn beside(name: &str, address: &str) -> Process {
+    let mut beside = server(name, address);
+    beside.command = child(&["beside", address]);
+    beside.start_first = true;
+    beside.probes.startup.notify = true;
+    beside
+}
+
 pub fn probes(address: &str) -> Probes {
     Probes {
         liveness: Some(Liveness {
@@ -280,6 +289,24 @@ pub fn play() {
             std::process::exit(failure.exit as i32);
         }
         ["tries"] => tries(),
+        ["beside", address] => {
+            let address = address.parse().unwrap();
+            let listener = chassis::sockets::listen(address, true).unwrap();
+            listener.set_nonblocking(false).unwrap();
+            chassis::notify::ready();
+            serve(&listener);
+        }
+        ["once", file, command @ ..] => {
+            // The first start goes well, each later one does not.
+            let is_first = !Path::new(file).exists();
+            std::fs::write(file, "").unwrap();
+            assert!(is_first, "error: not a second time");
+            let [address] = command else { return };
+            let listener = chassis::sockets::listen(address.parse().unwrap(), true).unwrap();
+            listener.set_nonblocking(false).unwrap();
+            chassis::notify::ready();
+            serve(&listener);
+        }
         ["serve", address] => serve(&TcpListener::bind(address).unwrap()),
         ["inherited"] => {
             let inherited = chassis::sockets::inherited().unwrap();
@@ -382,7 +409,8 @@ fn echo(name: &str, socket: &UdpSocket) {
 }
 
 /// One connection after the other, as a simple program would: `/ping` answers the pid until `/sick`
-/// was asked for; `/hang` never comes back; `/drain` answers as draining from then on.
+/// was asked for; `/hang` never comes back; `/drain` answers as draining from then on; `/leak/N` takes
+/// N MiB a second from then on, `/take/N` N MiB at once.
 fn serve(listener: &TcpListener) {
     let (mut status, mut state, mut body) = ("200 OK", "", std::process::id().to_string());
     for stream in listener.incoming() {
@@ -394,6 +422,19 @@ fn serve(listener: &TcpListener) {
         match path {
             "/sick" => (status, body) = ("500 Oh", "I feel bad".to_owned()),
             "/drain" => (status, state) = ("500 Oh", "Bingo-State: draining\r\n"),
+            _ if path.starts_with("/leak/") => {
+                let rate: usize = path[6..].parse().unwrap();
+                std::thread::spawn(move || {
+                    loop {
+                        std::hint::black_box(vec![1_u8; rate << 20 >> 5].leak());
+                        std::thread::sleep(Duration::from_secs(1) / 32);
+                    }
+                });
+            }
+            _ if path.starts_with("/take/") => {
+                let mebibytes: usize = path[6..].parse().unwrap();
+                std::hint::black_box(vec![1_u8; mebibytes << 20].leak());
+            }
             "/hang" => loop {
                 std::thread::park();
             },
