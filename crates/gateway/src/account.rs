@@ -10,7 +10,7 @@ use std::time::Instant;
 use chassis::metrics::RequestLabels;
 
 use crate::config::Class;
-use crate::ejection::{Event, Reason};
+use crate::ejection::{Event, Reason, State};
 use crate::metrics::Outcome;
 use crate::nodes::Node;
 use crate::pool::Link;
@@ -114,6 +114,11 @@ impl Flight {
         &self.node
     }
 
+    /// The node was taken out of rotation, and not by an operator or its own wish.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.node.state() == State::Ejected
+    }
+
     /// The head of an answer came over `link`.
     pub(crate) fn answered(&mut self, link: Link, status: http::StatusCode) {
         self.link = Some(link);
@@ -207,7 +212,10 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        // Nobody settled it: the client went away.
+        // Nobody settled it: the client went away, or another node was faster.
+        if !self.settled {
+            self.node.waited(self.class, self.started, Instant::now());
+        }
         self.settle(Outcome::Cancelled);
     }
 }

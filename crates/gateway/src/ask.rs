@@ -11,11 +11,12 @@ use hyper::body::Incoming;
 use crate::account::Flight;
 use crate::admission::Permit;
 use crate::body::NodeBody;
-use crate::exchange::{Outgoing, exchange};
+use crate::exchange::{Exchanged, Outgoing, exchange};
 use crate::hop_by_hop;
 use crate::live::Live;
 use crate::problem::Refusal;
 use crate::router::Route;
+use crate::spool::Spool;
 use crate::worker::Worker;
 
 const BINGO_NODE: HeaderName = HeaderName::from_static("bingo-node");
@@ -26,6 +27,7 @@ pub(crate) struct Given {
     pub(crate) answer: Response<Incoming>,
     pub(crate) flight: Flight,
     permit: Permit,
+    spool: Option<Spool>,
     sent: Instant,
 }
 
@@ -52,11 +54,16 @@ pub(crate) async fn ask(
         admission.enter(route.class, outgoing.deadline).await?
     };
     let sent = Instant::now();
-    let (answer, flight) = exchange(worker, live, route, outgoing).await?;
+    let Exchanged {
+        answer,
+        flight,
+        spool,
+    } = exchange(worker, live, route, outgoing).await?;
     Ok(Given {
         answer,
         flight,
         permit,
+        spool,
         sent,
     })
 }
@@ -76,7 +83,7 @@ impl Given {
         let stall_timeout = live.limits.node_stall_timeout;
         Answered {
             head,
-            body: NodeBody::new(body, self.flight, stall_timeout, self.permit),
+            body: NodeBody::new(body, self.flight, stall_timeout, self.permit, self.spool),
             sent: self.sent,
         }
     }

@@ -19,6 +19,7 @@ use crate::admission::Permit;
 use crate::hop_by_hop;
 use crate::intake::Paced;
 use crate::problem::Refusal;
+use crate::spool::Spool;
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) enum BodyError {
     Node,
     /// The node fell silent in mid-answer.
     Stalled,
+    /// A spooled answer could not be read back from the disk.
+    Spool,
 }
 
 impl std::fmt::Display for BodyError {
@@ -43,6 +46,7 @@ impl std::fmt::Display for BodyError {
             Self::TooSlow => "the client sent its body too slowly",
             Self::Node => "the node broke its answer off",
             Self::Stalled => "the node fell silent in mid-answer",
+            Self::Spool => "a spooled answer could not be read back",
         })
     }
 }
@@ -56,7 +60,7 @@ impl BodyError {
             Self::TooLarge => Refusal::BodyTooLarge,
             Self::TooSlow => Refusal::BodyBelowRate,
             Self::Client => Refusal::BadRequest("the body was broken off"),
-            Self::Node | Self::Stalled => Refusal::NoAnswer,
+            Self::Node | Self::Stalled | Self::Spool => Refusal::NoAnswer,
         }
     }
 }
@@ -195,6 +199,8 @@ pub(crate) struct NodeBody {
     flight: Flight,
     /// What was read of the body already, to be read again.
     prefix: Bytes,
+    /// The same of a route that spools.
+    spool: Option<Spool>,
     /// Given back when the body is at its end and dropped (stack.md, trap 5).
     _permit: Permit,
     stall_timeout: Duration,
@@ -254,14 +260,19 @@ impl NodeBody {
         mut flight: Flight,
         stall_timeout: Duration,
         permit: Permit,
+        spool: Option<Spool>,
     ) -> Self {
         if body.is_end_stream() {
             flight.completed();
         }
+        // What waits for the client alone keeps nobody from the nodes.
+        let is_whole = spool.as_ref().is_some_and(Spool::is_whole);
+        let permit = if is_whole { Permit::none() } else { permit };
         Self {
             body,
             flight,
             prefix: Bytes::new(),
+            spool,
             _permit: permit,
             stall_timeout,
             stall: None,
@@ -279,10 +290,20 @@ impl NodeBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.prefix.is_empty() && self.body.is_end_stream()
+        let rest = match &self.spool {
+            Some(spool) => spool.is_empty() && (spool.is_whole() || self.body.is_end_stream()),
+            None => self.body.is_end_stream(),
+        };
+        self.prefix.is_empty() && rest
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
+        if let Some(spool) = &self.spool {
+            return match spool.exactly_left() {
+                Some(left) => SizeHint::with_exact(left + self.prefix.len() as u64),
+                None => SizeHint::default(),
+            };
+        }
         let (prefix, mut hint) = (self.prefix.len() as u64, self.body.size_hint());
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(prefix));
@@ -295,6 +316,17 @@ impl NodeBody {
         if !self.prefix.is_empty() {
             let prefix = std::mem::take(&mut self.prefix);
             return Poll::Ready(Some(Ok(Frame::data(prefix))));
+        }
+        if let Some(spool) = &mut self.spool {
+            match ready!(spool.poll_frame(cx)) {
+                Some(Ok(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "a spooled answer could not be read back");
+                    return Poll::Ready(Some(Err(BodyError::Spool)));
+                }
+                None if spool.is_whole() => return Poll::Ready(None),
+                None => self.spool = None,
+            }
         }
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             return self.poll_stall(cx);

@@ -32,6 +32,9 @@ pub struct Config {
     pub admission: Admission,
     #[serde(default)]
     pub cache: Cache,
+    /// Where the answers of routes with `spool` wait for their clients.
+    #[serde(default)]
+    pub spool: Spool,
     /// Worker threads; left out: one per core. Fewer leave cores idle, more add switching.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
@@ -257,6 +260,31 @@ impl Default for Limits {
     }
 }
 
+/// Answers that are taken in before their clients get them: 1 MiB of each in memory, the rest in a
+/// file without a name.
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spool {
+    /// Folder of the files, which the gateway must be able to write to; left out: that of the system's
+    /// temporary files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub folder: Option<String>,
+    /// All spools together, in memory and in files; an answer that finds no room streams. Too low:
+    /// a node that is lost in mid-answer is seen. Too high: the disk fills up.
+    #[schemars(extend("format" = "size", "x-min" = "1MiB", "x-max" = "1TiB"))]
+    pub bytes_max: String,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            bytes_max: "1GiB".to_owned(),
+        }
+    }
+}
+
 /// The policy of some methods on one path.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -277,6 +305,18 @@ pub struct Route {
     pub retry: Retry,
     #[serde(default)]
     pub class: Class,
+    /// A GET or HEAD that waits longer for its answer's head than nearly all do is sent to another node
+    /// as well; the first answer counts. Off: a hung node costs its requests the time of a probe.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hedge: bool,
+    /// An answer of 200 is taken in to its end before the client gets its head, so that a node that is
+    /// lost in mid-answer is unseen. Its price is the first byte.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spool: bool,
+    /// A write without an `Idempotency-Key` gets one, so that it can be sent again. Only where nodes
+    /// honour it: otherwise a repeated write has effect twice.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idempotency_key: bool,
     /// Left out: nothing of this route is ever stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<RouteCache>,

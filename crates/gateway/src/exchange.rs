@@ -1,7 +1,8 @@
 //! From a prepared request to a node's answer: choose a node, send, and on failure do what `retry`
 //! says, all within the one budget of time that the request has.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -10,17 +11,19 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
+use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::account::Flight;
 use crate::body::{BodyError, RequestBody};
 use crate::ejection::{Event, Reason};
 use crate::live::Live;
-use crate::pool;
 use crate::problem::Refusal;
 use crate::retry::{self, Failure, Next, Situation};
 use crate::router::Route;
+use crate::spool::{self, Lost, Spool};
 use crate::worker::Worker;
+use crate::{hedge, pool};
 
 /// What is left of the request's time, for the node (architecture.md "How a request lives").
 pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("bingo-timeout-ms");
@@ -32,6 +35,12 @@ const RESERVE: Duration = Duration::from_millis(100);
 const HOLD_POLL: Duration = Duration::from_millis(5);
 /// How long it looks before it tries a node that is out: a node is back before its probes say so.
 const HOLD_TRY: Duration = Duration::from_millis(25);
+
+/// How often a request looks whether the node that it waits for is still in rotation.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// An answer of a known length up to this is always taken in whole.
+const SMALL_BYTES: u64 = 64 * 1024;
 
 /// A request that is ready for a node, and can be made again while its body is at hand.
 #[derive(Debug)]
@@ -53,7 +62,7 @@ pub(crate) enum OutgoingBody {
     /// Streams, so it can be sent once.
     Streamed {
         /// `None` when it is on its way or gone.
-        body: Option<RequestBody>,
+        body: RefCell<Option<RequestBody>>,
         /// It is the client that is waited for.
         waiting: Rc<Cell<bool>>,
     },
@@ -72,10 +81,13 @@ impl OutgoingBody {
 
 impl Outgoing {
     fn replayable(&self) -> bool {
-        !matches!(self.body, OutgoingBody::Streamed { body: None, .. })
+        match &self.body {
+            OutgoingBody::Whole(..) => true,
+            OutgoingBody::Streamed { body, .. } => body.borrow().is_some(),
+        }
     }
 
-    fn is_safe(&self) -> bool {
+    pub(crate) fn is_safe(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD
     }
 
@@ -84,13 +96,13 @@ impl Outgoing {
     }
 
     /// For the node at this address; `None` where the body is gone.
-    fn request(&mut self, address: &str) -> Option<Request<RequestBody>> {
-        let body = match &mut self.body {
+    fn request(&self, address: &str) -> Option<Request<RequestBody>> {
+        let body = match &self.body {
             OutgoingBody::Whole(bytes, None) => RequestBody::Whole(bytes.clone()),
             OutgoingBody::Whole(bytes, trailers) => {
                 RequestBody::WithTrailers(bytes.clone(), trailers.clone())
             }
-            OutgoingBody::Streamed { body, .. } => body.take()?,
+            OutgoingBody::Streamed { body, .. } => body.borrow_mut().take()?,
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -109,22 +121,31 @@ impl Outgoing {
     }
 
     /// Takes back the body of a request that was never sent.
-    fn take_back(&mut self, request: Request<RequestBody>) {
-        if let OutgoingBody::Streamed { body, .. } = &mut self.body {
-            *body = Some(request.into_body());
+    fn take_back(&self, request: Request<RequestBody>) {
+        if let OutgoingBody::Streamed { body, .. } = &self.body {
+            *body.borrow_mut() = Some(request.into_body());
         }
     }
 }
 
+/// A node's answer, as far as it was taken in.
+#[derive(Debug)]
+pub(crate) struct Exchanged {
+    pub(crate) answer: Response<Incoming>,
+    /// Must live as long as the answer's body.
+    pub(crate) flight: Flight,
+    pub(crate) spool: Option<Spool>,
+}
+
 /// How an attempt ended without an answer to pass on.
-enum Failed {
+pub(crate) enum Failed {
     Class(Failure),
     /// The client's own body was at fault.
     Client(Refusal),
 }
 
-/// Sends the request until a node answers or `retry` gives up. The flight that comes with the
-/// answer must live as long as the answer's body.
+/// Sends the request until a node answers, on a route that spools to the answer's end, or `retry`
+/// gives up.
 ///
 /// `live` is the configuration that the request began with and lives by. Nodes are those of the
 /// moment, looked up for each attempt: one that was removed since gets no new request, and a request
@@ -133,8 +154,8 @@ pub(crate) async fn exchange(
     worker: &Rc<Worker>,
     live: &Live,
     route: &Route,
-    mut outgoing: Outgoing,
-) -> Result<(Response<Incoming>, Flight), Refusal> {
+    outgoing: Outgoing,
+) -> Result<Exchanged, Refusal> {
     worker.count_live();
     let mut repeats = 0;
     let mut avoid = None;
@@ -147,8 +168,8 @@ pub(crate) async fn exchange(
         let failure = match chosen {
             Some(flight) => {
                 avoid = Some(flight.node().id);
-                match attempt(worker, live, &mut outgoing, flight, now).await {
-                    Ok(answered) => return Ok(answered),
+                match one_answer(worker, live, route, &outgoing, flight, now).await {
+                    Ok(exchanged) => return Ok(exchanged),
                     Err(Failed::Client(refusal)) => return Err(refusal),
                     Err(Failed::Class(failure)) => failure,
                 }
@@ -185,12 +206,57 @@ pub(crate) async fn exchange(
     }
 }
 
+/// One attempt, or two at once, and the answer's body where the route spools.
+async fn one_answer(
+    worker: &Rc<Worker>,
+    live: &Live,
+    route: &Route,
+    outgoing: &Outgoing,
+    flight: Flight,
+    now: Instant,
+) -> Result<Exchanged, Failed> {
+    let (mut answer, mut flight) = hedge::race(worker, live, route, outgoing, flight, now).await?;
+    let spool = if is_taken_in(route, &answer) {
+        let taken = spool::take(
+            worker,
+            live,
+            answer.body_mut(),
+            &mut flight,
+            outgoing.deadline,
+        );
+        Some(
+            taken
+                .await
+                .map_err(|Lost| Failed::Class(Failure::NoAnswer))?,
+        )
+    } else {
+        None
+    };
+    Ok(Exchanged {
+        answer,
+        flight,
+        spool,
+    })
+}
+
+/// Small answers are taken in on every route: they come with their heads, and a client that does not
+/// read would otherwise keep the node's place in the admission (HTTP/2's window shut, one byte short).
+fn is_taken_in(route: &Route, answer: &Response<Incoming>) -> bool {
+    let (body, status) = (answer.body(), answer.status());
+    let is_small = body
+        .size_hint()
+        .exact()
+        .is_some_and(|bytes| bytes <= SMALL_BYTES);
+    let is_list = route.spool && status == StatusCode::OK;
+    !body.is_end_stream() && !status.is_informational() && (is_small || is_list)
+}
+
 /// One attempt on one node. Idle connections that turn out to be dead cost nothing: the next one is
 /// taken, and in the end a new one is opened.
-async fn attempt(
+pub(crate) async fn attempt(
     worker: &Worker,
     live: &Live,
-    outgoing: &mut Outgoing,
+    outgoing: &Outgoing,
     mut flight: Flight,
     now: Instant,
 ) -> Result<(Response<Incoming>, Flight), Failed> {
@@ -220,14 +286,8 @@ async fn attempt(
             return Err(Failed::Class(Failure::NoAnswer));
         };
         let sent = link.sender.try_send_request(request);
-        let deadline = tokio::time::Instant::from_std(outgoing.deadline);
-        let Ok(result) = tokio::time::timeout_at(deadline, sent).await else {
-            if outgoing.body.client_is_slow() {
-                flight.never_sent(None);
-                return Err(Failed::Client(Refusal::SlowBody));
-            }
-            flight.out_of_time();
-            return Err(Failed::Class(Failure::OutOfTime));
+        let Some(result) = answered(sent, worker, outgoing.deadline, &flight).await else {
+            return Err(silent(outgoing, &mut flight));
         };
         match result {
             Ok(answer) if says_draining(&answer) => {
@@ -260,6 +320,40 @@ async fn attempt(
             }
         }
     }
+}
+
+/// Waits for an answer's head; `None` when the time is up, or when the node was found to be hung and
+/// another one is there.
+async fn answered<T>(
+    sent: impl Future<Output = T>,
+    worker: &Worker,
+    deadline: Instant,
+    flight: &Flight,
+) -> Option<T> {
+    let mut sent = pin!(sent);
+    loop {
+        let until = deadline.min(Instant::now() + LOOK);
+        match tokio::time::timeout_at(until.into(), &mut sent).await {
+            Ok(result) => return Some(result),
+            Err(_) if Instant::now() >= deadline => return None,
+            Err(_) if flight.is_lost() && worker.any_usable() => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Nothing came from the node: why that was.
+fn silent(outgoing: &Outgoing, flight: &mut Flight) -> Failed {
+    if outgoing.body.client_is_slow() {
+        flight.never_sent(None);
+        return Failed::Client(Refusal::SlowBody);
+    }
+    flight.out_of_time();
+    Failed::Class(if outgoing.remaining().is_zero() {
+        Failure::OutOfTime
+    } else {
+        Failure::NoAnswer
+    })
 }
 
 /// A draining node that turns a request away has not begun it.

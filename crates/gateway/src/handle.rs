@@ -24,7 +24,7 @@ use crate::live::Live;
 use crate::problem::Refusal;
 use crate::router::{Match, Route};
 use crate::worker::Worker;
-use crate::{head, hop_by_hop, upgrade};
+use crate::{head, hop_by_hop, request_id, upgrade};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Metrics' route of a path that no route names.
@@ -69,7 +69,6 @@ pub(crate) async fn handle(
     let (mut parts, body) = request.into_parts();
     let (method, version) = (parts.method.clone(), parts.version);
     client.old.set(version < Version::HTTP_11);
-    let request_id = worker.request_ids.ensure(&mut parts.headers);
     let uri = parts.uri.clone();
 
     // Held to the end of the request: it lives by one configuration.
@@ -79,6 +78,7 @@ pub(crate) async fn handle(
         live.limits.uri_bytes_max,
         live.limits.fields_max,
     );
+    let request_id = worker.request_ids.ensure(&mut parts.headers);
     let matched = live.router.find(&method, uri.path());
     let label = match &matched {
         Match::Route(route) => route.path,
@@ -98,10 +98,14 @@ pub(crate) async fn handle(
             worker.shared.metrics.limit_hit(limit);
         }
         refusal
-            .answer(uri.path(), Some(request_id))
+            .answer(uri.path(), Some(request_id.clone()))
             .map(|bytes| AnswerBody::own(bytes, Rc::clone(&record)))
     });
     record.answered(answer.status());
+    answer
+        .headers_mut()
+        .entry(request_id::NAME)
+        .or_insert(request_id);
     if let Some(alt_svc) = live.alt_svc.as_ref().filter(|_| client.tls) {
         answer
             .headers_mut()
@@ -156,6 +160,11 @@ async fn forward(
     let mut headers = prepare(client, parts.headers, &body)?;
     if let Some((wish, _)) = &wish {
         wish.pass(&mut headers);
+    }
+    if route.idempotency_key && !parts.method.is_safe() {
+        headers
+            .entry(IDEMPOTENCY_KEY)
+            .or_insert_with(request_id::unguessable);
     }
     let outgoing = Outgoing {
         keyed: headers.contains_key(IDEMPOTENCY_KEY),

@@ -1,7 +1,7 @@
 //! A request's body on its way in: collected where it is small, so that the request can be sent
 //! again, streamed where its route takes more; bounded in size and time, with a floor on its rate.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -59,10 +59,10 @@ pub(crate) async fn take(
         && hint.upper().is_none_or(|upper| upper > COLLECTED_BYTES_MAX)
     {
         let waiting = Rc::clone(&body.waiting);
-        let body = Some(RequestBody::Streamed {
+        let body = RefCell::new(Some(RequestBody::Streamed {
             body,
             left: bounds.bytes_max,
-        });
+        }));
         return Ok(OutgoingBody::Streamed { body, waiting });
     }
     let whole = read_whole(&mut body, bounds.bytes_max);

@@ -16,7 +16,7 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::router::Router;
-use crate::valid::{Valid, ValidLimits, ValidProbe};
+use crate::valid::{Valid, ValidLimits, ValidProbe, ValidSpool};
 
 /// A configuration in use. Immutable but for what nodes learn.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(crate) struct Live {
     pub(crate) probe: ValidProbe,
     pub(crate) limits: ValidLimits,
     pub(crate) cache: ValidCache,
+    pub(crate) spool: ValidSpool,
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3.
     pub(crate) alt_svc: Option<HeaderValue>,
@@ -51,6 +52,7 @@ impl Live {
             probe: config.probe.clone(),
             limits: config.limits.clone(),
             cache: config.cache,
+            spool: config.spool.clone(),
             expose_node: config.expose_node,
             alt_svc: config.alt_svc.clone(),
             token_file: config.token_file.clone(),

@@ -46,7 +46,7 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReloadLabels {
+struct ResultLabels {
     result: &'static str,
 }
 
@@ -93,9 +93,10 @@ pub(crate) struct Metrics {
     ejections: Family<ReasonLabels, Counter>,
     attempts: Family<OutcomeLabels, Counter>,
     retries: Family<RetryLabels, Counter>,
+    hedges: Family<ResultLabels, Counter>,
     limit_hits: Family<LimitLabels, Counter>,
     pub(crate) certificate: CertificateMetrics,
-    reloads: Family<ReloadLabels, Counter>,
+    reloads: Family<ResultLabels, Counter>,
 }
 
 impl Metrics {
@@ -112,60 +113,70 @@ impl Metrics {
             ejections: Family::default(),
             attempts: Family::default(),
             retries: Family::default(),
+            hedges: Family::default(),
             limit_hits: Family::default(),
             certificate: CertificateMetrics::register(&mut registry),
             reloads: Family::default(),
             registry: Registry::default(),
         };
-        registry.register(
-            "bingo_node_state",
-            "1 for the state that this gateway sees a node in, else 0",
-            metrics.node_state.clone(),
-        );
-        registry.register(
-            "bingo_ejections",
-            "Times that a node was taken out of rotation",
-            metrics.ejections.clone(),
-        );
-        registry.register(
-            "bingo_attempts",
-            "Requests sent to nodes, by how they ended",
-            metrics.attempts.clone(),
-        );
-        registry.register(
-            "bingo_retries",
-            "Requests given to another node, by the class of the failure before",
-            metrics.retries.clone(),
-        );
-        registry.register(
-            "bingo_holds",
-            "Requests that waited for a node to come back",
-            metrics.holds.clone(),
-        );
-        registry.register(
-            "bingo_quic_connections",
-            "Open HTTP/3 connections",
-            metrics.quic_connections.clone(),
-        );
-        registry.register(
-            "bingo_quic_panics",
-            "Panics in the HTTP/3 library, each of which ended one connection or request",
-            metrics.quic_panics.clone(),
-        );
-        registry.register(
-            "bingo_limit_hits",
-            "Times that a limit was hit, by its name in gateway.yaml",
-            metrics.limit_hits.clone(),
-        );
-        registry.register(
-            "bingo_reloads",
-            "Reloads of the configuration that were done, or refused for its faults",
-            metrics.reloads.clone(),
-        );
+        metrics.register(&mut registry);
         Self {
             registry,
             ..metrics
         }
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "bingo_node_state",
+            "1 for the state that this gateway sees a node in, else 0",
+            self.node_state.clone(),
+        );
+        registry.register(
+            "bingo_ejections",
+            "Times that a node was taken out of rotation",
+            self.ejections.clone(),
+        );
+        registry.register(
+            "bingo_attempts",
+            "Requests sent to nodes, by how they ended",
+            self.attempts.clone(),
+        );
+        registry.register(
+            "bingo_retries",
+            "Requests given to another node, by the class of the failure before",
+            self.retries.clone(),
+        );
+        registry.register(
+            "bingo_hedges",
+            "Requests that were sent to a second node as well: won by it, or lost",
+            self.hedges.clone(),
+        );
+        registry.register(
+            "bingo_holds",
+            "Requests that waited for a node to come back",
+            self.holds.clone(),
+        );
+        registry.register(
+            "bingo_quic_connections",
+            "Open HTTP/3 connections",
+            self.quic_connections.clone(),
+        );
+        registry.register(
+            "bingo_quic_panics",
+            "Panics in the HTTP/3 library, each of which ended one connection or request",
+            self.quic_panics.clone(),
+        );
+        registry.register(
+            "bingo_limit_hits",
+            "Times that a limit was hit, by its name in gateway.yaml",
+            self.limit_hits.clone(),
+        );
+        registry.register(
+            "bingo_reloads",
+            "Reloads of the configuration that were done, or refused for its faults",
+            self.reloads.clone(),
+        );
     }
 
     /// The handles of one node. Its state is shown with the first `show_state`.
@@ -224,9 +235,14 @@ impl Metrics {
         self.retries.get_or_create(&RetryLabels { reason }).inc();
     }
 
+    /// `result`: `won` or `lost` by the second node.
+    pub(crate) fn hedged(&self, result: &'static str) {
+        self.hedges.get_or_create(&ResultLabels { result }).inc();
+    }
+
     /// `result`: `done` or `refused`.
     pub(crate) fn reloaded(&self, result: &'static str) {
-        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.reloads.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// `limit` is the key in `gateway.yaml`.
@@ -262,6 +278,7 @@ pub fn example() -> String {
     node.show_state(State::Unknown);
     node.ejected(Reason::Broken);
     metrics.retried("no_answer");
+    metrics.hedged("won");
     metrics.reloaded("done");
     metrics.limit_hit("connections_max");
     metrics.cache.count("/long_dummy", "hit");

@@ -242,6 +242,15 @@ impl Node {
         }
     }
 
+    /// Notes that a request of this class was given up that had waited since `since`: the node takes so
+    /// long at least.
+    pub(crate) fn waited(&self, class: Class, since: Instant, now: Instant) {
+        let seconds = now.saturating_duration_since(since).as_secs_f32();
+        if self.latency(class, now).is_none_or(|known| seconds > known) {
+            self.measured(class, seconds, false, now);
+        }
+    }
+
     /// The estimate of a class in seconds, for the status page.
     pub(crate) fn latency(&self, class: Class, now: Instant) -> Option<f32> {
         self.view(class, now).latency

@@ -3,6 +3,7 @@
 //! request in logs, and far cheaper than a UUID per request.
 
 use std::cell::Cell;
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -41,14 +42,31 @@ impl RequestIds {
     fn make(&self) -> HeaderValue {
         let count = self.count.get();
         self.count.set(count.wrapping_add(1));
-        let mut text = [0; 32];
         let number = (u128::from(self.prefix) << 64) | u128::from(count);
-        for (place, digit) in text.iter_mut().rev().enumerate() {
-            let nibble = (number >> (4 * place)) as u8 & 0xf;
-            *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
-        }
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+        HeaderValue::from_bytes(&hex(number)).unwrap_or(HeaderValue::from_static("0"))
     }
+}
+
+/// A name that nobody else gives or can foretell, for an `Idempotency-Key` of the gateway's own.
+pub(crate) fn unguessable() -> HeaderValue {
+    let mut bytes = [0; 16];
+    // Without random numbers there would be no TLS either; a name of time and place is next best.
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        bytes = (nanos.map_or(0, |time| time.as_nanos()) ^ u128::from(std::process::id()))
+            .to_le_bytes();
+    }
+    HeaderValue::from_bytes(&hex(u128::from_le_bytes(bytes)))
+        .unwrap_or(HeaderValue::from_static("0"))
+}
+
+fn hex(number: u128) -> [u8; 32] {
+    let mut text = [0; 32];
+    for (place, digit) in text.iter_mut().rev().enumerate() {
+        let nibble = (number >> (4 * place)) as u8 & 0xf;
+        *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    }
+    text
 }
 
 fn is_sane(id: &HeaderValue) -> bool {

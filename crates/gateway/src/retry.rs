@@ -76,15 +76,18 @@ pub(crate) fn next(situation: &Situation, budget: impl FnOnce() -> bool) -> Next
 }
 
 /// Share of the live requests that may be repeated.
-const SHARE: f64 = 0.2;
+pub(crate) const RETRY_SHARE: f64 = 0.2;
+/// Share of the live requests that may be sent to a second node (hedging).
+pub(crate) const HEDGE_SHARE: f64 = 0.05;
 /// Seconds over which live requests count.
 const WINDOW_SECONDS: f64 = 10.0;
 
-/// The retry budget of one thread: 20 % of the live requests of the last seconds, and a small
-/// steady rate so that a quiet gateway may repeat at all. Without it, retries would double the load
-/// on nodes that fail because of load.
+/// A budget of one thread for requests that are sent more than once: a share of the live requests of
+/// the last seconds, and a small steady rate so that a quiet gateway may do it at all. Without it,
+/// retries would double the load on nodes that fail because of load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
+    share: f64,
     steady_per_second: f64,
     steady: f64,
     earned: f64,
@@ -94,8 +97,9 @@ pub(crate) struct Budget {
 impl Budget {
     /// `steady_per_second` repetitions are allowed without any traffic. `now` counts from any fixed
     /// instant.
-    pub(crate) fn new(steady_per_second: f64, now: Duration) -> Self {
+    pub(crate) fn new(share: f64, steady_per_second: f64, now: Duration) -> Self {
         Self {
+            share,
             steady_per_second,
             steady: steady_per_second * WINDOW_SECONDS,
             earned: 0.0,
@@ -107,7 +111,7 @@ impl Budget {
     /// second: what is told late counts as recent.
     pub(crate) fn earn(&mut self, requests: u32, now: Duration) {
         self.advance(now);
-        self.earned += SHARE * f64::from(requests);
+        self.earned += self.share * f64::from(requests);
     }
 
     /// Takes one repetition out of the budget, if there is one.
@@ -214,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_quiet_gateway_repeats_at_the_steady_rate() {
-        let mut budget = Budget::new(10.0, Duration::ZERO);
+        let mut budget = Budget::new(RETRY_SHARE, 10.0, Duration::ZERO);
         let taken = (0..1000).filter(|_| budget.take(Duration::ZERO)).count();
         assert_eq!(taken, 100);
         assert!(budget.take(Duration::from_millis(101)));
@@ -223,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_busy_gateway_repeats_a_fifth_of_its_recent_requests() {
-        let mut budget = Budget::new(0.0, Duration::ZERO);
+        let mut budget = Budget::new(RETRY_SHARE, 0.0, Duration::ZERO);
         budget.earn(1000, Duration::ZERO);
         let taken = (0..1000).filter(|_| budget.take(Duration::ZERO)).count();
         assert_eq!(taken, 200);

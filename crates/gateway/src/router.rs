@@ -5,6 +5,7 @@ use http::{HeaderValue, Method};
 
 use crate::cache::config::Rules;
 use crate::config::{Class, Retry};
+use crate::hedge::Usual;
 use crate::valid::ValidRoute;
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ pub(crate) struct Route {
     pub(crate) body_bytes_max: u64,
     pub(crate) retry: Retry,
     pub(crate) class: Class,
+    /// How long its answers' heads usually take, where requests are hedged.
+    pub(crate) usual: Option<Usual>,
+    pub(crate) spool: bool,
+    pub(crate) idempotency_key: bool,
     pub(crate) cache: Option<Rules>,
 }
 
@@ -57,6 +62,9 @@ impl Router {
                     body_bytes_max: route.body_bytes_max,
                     retry: route.retry,
                     class: route.class,
+                    usual: route.hedge.then(Usual::default),
+                    spool: route.spool,
+                    idempotency_key: route.idempotency_key,
                     cache: route.cache,
                 }
             })

@@ -44,6 +44,7 @@ pub struct Valid {
     /// By class, in the order of `Class::ALL`.
     pub(crate) admission: [admission::Bounds; Class::ALL.len()],
     pub(crate) cache: ValidCache,
+    pub(crate) spool: ValidSpool,
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3 (RFC 7838): nothing where no listener speaks it.
     pub(crate) alt_svc: Option<HeaderValue>,
@@ -132,6 +133,12 @@ pub(crate) struct ValidLimits {
 }
 
 #[derive(Clone, Debug)]
+pub(crate) struct ValidSpool {
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) bytes_max: u64,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct ValidRoute {
     pub(crate) methods: Vec<Method>,
     pub(crate) path: String,
@@ -139,6 +146,9 @@ pub(crate) struct ValidRoute {
     pub(crate) body_bytes_max: u64,
     pub(crate) retry: Retry,
     pub(crate) class: Class,
+    pub(crate) hedge: bool,
+    pub(crate) spool: bool,
+    pub(crate) idempotency_key: bool,
     pub(crate) cache: Option<Rules>,
 }
 
@@ -253,6 +263,10 @@ impl Config {
             limits: valid_limits(&self.limits, faults),
             admission: self.admission.validate(faults),
             cache: self.cache.validate(faults),
+            spool: ValidSpool {
+                folder: self.spool.folder.as_ref().map(PathBuf::from),
+                bytes_max: faults.size("spool.bytes_max", &self.spool.bytes_max, 1 << 20, 1 << 40),
+            },
             expose_node: self.expose_node,
             alt_svc: alt_svc(&self.listen, self.advertise_http3),
             routes,
@@ -492,6 +506,9 @@ fn valid_route(index: usize, route: &Route, faults: &mut Faults) -> ValidRoute {
         body_bytes_max: faults.size(&key("body_bytes_max"), &route.body_bytes_max, 0, 1 << 40),
         retry: route.retry,
         class: route.class,
+        hedge: route.hedge,
+        spool: route.spool,
+        idempotency_key: route.idempotency_key,
         cache: route
             .cache
             .as_ref()

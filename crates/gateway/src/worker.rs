@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::nodes::{Node, NodeId};
 use crate::pool::Pool;
 use crate::request_id::RequestIds;
-use crate::retry::Budget;
+use crate::retry::{Budget, HEDGE_SHARE, RETRY_SHARE};
 use crate::valid::Valid;
 
 /// Repetitions a second that all threads together may do without any traffic.
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) per_client: PerClient,
     /// Requests that wait for a node to come back.
     pub(crate) held: AtomicUsize,
+    /// Bytes in all spools.
+    pub(crate) spooled: Arc<AtomicU64>,
     /// Says to the prober that there are other nodes, or that they are to be probed otherwise.
     pub(crate) nodes_changed: Notify,
     live: ArcSwap<Live>,
@@ -73,6 +75,7 @@ impl Shared {
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
             per_client: PerClient::default(),
             held: AtomicUsize::new(0),
+            spooled: Arc::default(),
             nodes_changed: Notify::new(),
             live: ArcSwap::from_pointee(live),
             wanted: Mutex::default(),
@@ -170,8 +173,9 @@ pub(crate) struct Worker {
     pub(crate) request_ids: RequestIds,
     /// Set when the process was asked to end: every answer closes its connection.
     pub(crate) draining: Cell<bool>,
-    budget: RefCell<Budget>,
-    /// Requests since the budget was last asked.
+    retries: RefCell<Budget>,
+    hedges: RefCell<Budget>,
+    /// Requests since the budgets were last asked.
     live: Cell<u32>,
     random: Cell<u64>,
 }
@@ -184,7 +188,8 @@ impl Worker {
             pool: Pool::default(),
             request_ids: RequestIds::new(seed),
             draining: Cell::new(false),
-            budget: RefCell::new(Budget::new(steady, Duration::ZERO)),
+            retries: RefCell::new(Budget::new(RETRY_SHARE, steady, Duration::ZERO)),
+            hedges: RefCell::new(Budget::new(HEDGE_SHARE, steady, Duration::ZERO)),
             live: Cell::new(0),
             random: Cell::new(seed | 1),
             shared,
@@ -204,6 +209,20 @@ impl Worker {
         Some(Flight::begin(self, node, class, now))
     }
 
+    /// The same for a request that is at the node `first` already: another node in rotation, as far as
+    /// the budget allows.
+    pub(crate) fn choose_other(
+        self: &Rc<Self>,
+        class: Class,
+        first: NodeId,
+        now: Instant,
+    ) -> Option<Flight> {
+        let live = self.shared.live.load();
+        let node = live.nodes.choose(class, Some(first), self.random(), now)?;
+        let other = node.id != first && node.state().is_usable();
+        (other && self.take_hedge()).then(|| Flight::begin(self, node, class, now))
+    }
+
     /// Whether a node is in rotation.
     pub(crate) fn any_usable(&self) -> bool {
         self.shared.live.load().nodes.any_usable()
@@ -215,7 +234,7 @@ impl Worker {
         let live = self.shared.live();
         let idle_timeout = live.limits.node_idle_timeout;
         self.pool.sweep(idle_timeout, &live.nodes, Instant::now());
-        self.earn_retries();
+        self.earn();
         self.shared.metrics.cache.show(&self.shared.cache);
     }
 
@@ -224,18 +243,28 @@ impl Worker {
         self.live.set(self.live.get().saturating_add(1));
     }
 
-    /// Passes the live requests on to the retry budget.
-    fn earn_retries(&self) {
-        let now = self.shared.started.elapsed();
-        self.budget.borrow_mut().earn(self.live.replace(0), now);
+    /// Passes the live requests on to the budgets.
+    fn earn(&self) {
+        let (requests, now) = (self.live.replace(0), self.shared.started.elapsed());
+        self.retries.borrow_mut().earn(requests, now);
+        self.hedges.borrow_mut().earn(requests, now);
     }
 
     /// Takes one repetition out of the budget, if there is one.
     pub(crate) fn take_retry(&self) -> bool {
-        self.earn_retries();
-        let taken = self.budget.borrow_mut().take(self.shared.started.elapsed());
+        self.take(&self.retries, "retry_budget")
+    }
+
+    /// Takes one request to a second node out of the budget, if there is one.
+    pub(crate) fn take_hedge(&self) -> bool {
+        self.take(&self.hedges, "hedge_budget")
+    }
+
+    fn take(&self, budget: &RefCell<Budget>, name: &'static str) -> bool {
+        self.earn();
+        let taken = budget.borrow_mut().take(self.shared.started.elapsed());
         if !taken {
-            self.shared.metrics.limit_hit("retry_budget");
+            self.shared.metrics.limit_hit(name);
         }
         taken
     }

@@ -139,7 +139,7 @@ async fn a_request_that_is_given_up_is_cancelled_at_the_node_and_the_connection_
 
 #[tokio::test]
 async fn an_answer_that_a_node_breaks_off_resets_its_stream() {
-    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_vec();
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nhalf".to_vec();
     let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n".to_vec();
     for bytes in [half, chunked] {
         let node = Upstream::start(move |_| Reply::RawThenClose(bytes.clone())).await;

@@ -2,7 +2,7 @@
 //! processes really run on. Values only; the policies of the gateway come from `deploy/gateway.yaml`,
 //! which is the file for real machines too.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use chassis::Failure;
@@ -102,6 +102,14 @@ fn public(options: &Options, port: u16) -> impl Iterator<Item = String> {
     bind.map(move |address| SocketAddr::new(*address, port).to_string())
 }
 
+/// Metrics, nodes and events are for this machine alone, whatever the service is bound to.
+fn admin_address(options: &Options) -> impl Iterator<Item = String> {
+    let local = options.bind.iter().copied().find(IpAddr::is_loopback);
+    let address = local.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let on = (options.admin_port != 0).then(|| SocketAddr::new(address, options.admin_port));
+    on.map(|address| address.to_string()).into_iter()
+}
+
 fn gateway(subject: &Subject<'_>) -> String {
     let Subject {
         layout,
@@ -119,7 +127,7 @@ fn gateway(subject: &Subject<'_>) -> String {
     let head = json!({
         "listen": listen,
         "admin": {
-            "listen": public(options, options.admin_port).next(),
+            "listen": admin_address(options).next(),
             "token_file": layout.admin_token(),
         },
         "tls": {
@@ -127,6 +135,7 @@ fn gateway(subject: &Subject<'_>) -> String {
             "names": options.certificate_names(),
             "mdns": options.mdns,
         },
+        "spool": { "folder": layout.spools() },
         "nodes": gateway_nodes(ports, options.nodes),
     });
     let policies = GATEWAY_EXAMPLE
@@ -305,11 +314,7 @@ fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
                 .filter(|_| number == 1)
                 .map(|address| json!({ "name": "quic", "address": address, "protocol": "udp" })),
         )
-        .chain(
-            public(options, options.admin_port)
-                .take(1)
-                .map(|address| json!({ "name": "admin", "address": address })),
-        )
+        .chain(admin_address(options).map(|address| json!({ "name": "admin", "address": address })))
         .collect();
     json!({
         "name": format!("gateway-{number}"),
@@ -318,7 +323,7 @@ fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
                     "--admin-listen", admin],
         "user": user(subject),
         "sockets": sockets,
-        "privileges": { "writable": [subject.layout.tls()] },
+        "privileges": { "writable": [subject.layout.tls(), subject.layout.spools()] },
         "listen": public(options, options.http_port).next(),
         "metrics": format!("http://{admin}/metrics"),
         // Not /health, which fails when all nodes are gone: a new gateway would not bring them back.

@@ -41,6 +41,11 @@ impl Layout {
         self.root.join("run")
     }
 
+    /// Where gateways keep what waits for clients, in files without names.
+    pub fn spools(&self) -> PathBuf {
+        self.run().join("spools")
+    }
+
     /// Where the gateways keep certificate authority, certificate and ticket keys.
     pub fn tls(&self) -> PathBuf {
         self.root.join("tls")
@@ -150,6 +155,8 @@ impl Layout {
         folder(&self.run(), 0o711)?;
         folder(&self.postgres_sockets(), 0o711)?;
         own(&self.postgres_sockets(), account)?;
+        folder(&self.spools(), 0o700)?;
+        own(&self.spools(), account)?;
         // Its keys are 0600 each; the authority's certificate is for everybody.
         folder(&self.tls(), 0o755)?;
         own(&self.tls(), account)

@@ -21,6 +21,10 @@ const STALL: Duration = Duration::from_secs(1);
 /// How long one waits at most once an overload has turned somebody away.
 const OVERLOAD_WAIT: Duration = Duration::from_millis(250);
 
+/// Of as many as can be served at once, so many wait on in an overload whatever their time: with
+/// answers that take longer than `OVERLOAD_WAIT`, a free permit would find nobody otherwise.
+const STAYING_SHARE: usize = 16;
+
 /// What one class may do at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
@@ -129,8 +133,9 @@ impl<T> Queue<T> {
         }
         self.served_at = now;
         self.in_flight = self.in_flight.saturating_sub(1);
+        let next = self.admit(now);
         self.shed_late(now, &mut away);
-        (self.admit(now), away)
+        (next, away)
     }
 
     /// Gives a free permit to whose turn it is.
@@ -192,7 +197,10 @@ impl<T> Queue<T> {
         if self.mode != Mode::Overloaded || self.stalled(now) {
             return;
         }
-        while let Some(oldest) = self.waiting.first_entry()
+        // A few stay whose turn comes with the next answers, however long those take.
+        let staying = (self.bounds.concurrent_max / STAYING_SHARE).max(1);
+        while self.waiting.len() > staying
+            && let Some(oldest) = self.waiting.first_entry()
             && now.saturating_duration_since(oldest.get().since) > OVERLOAD_WAIT
         {
             away.push(oldest.remove().who);

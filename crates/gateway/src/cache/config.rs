@@ -41,14 +41,13 @@ pub struct RouteCache {
     /// So long before its end an answer is fetched anew, while it is asked for; below `ttl_max`. Too
     /// low: an answer that takes longer than this, or whose refresh fails once, is waited for. Too
     /// high: nodes are asked more often.
-    #[serde(default = "refresh_ahead")]
+    /// Left out: 20 s, but at most half of `ttl_max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "duration"))]
-    pub refresh_ahead: String,
+    pub refresh_ahead: Option<String>,
 }
 
-fn refresh_ahead() -> String {
-    "20s".to_owned()
-}
+const REFRESH_AHEAD: Duration = Duration::from_secs(20);
 
 /// The store, as valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,10 +91,16 @@ impl RouteCache {
         let (least, day) = (Duration::from_millis(10), Duration::from_secs(86_400));
         let ttl_max = faults.duration(&format!("{key}.ttl_max"), &self.ttl_max, least, day);
         let key = format!("{key}.refresh_ahead");
-        let refresh_ahead = faults.duration(&key, &self.refresh_ahead, Duration::ZERO, day);
+        let Some(written) = &self.refresh_ahead else {
+            return Rules {
+                ttl_max,
+                refresh_ahead: REFRESH_AHEAD.min(ttl_max / 2),
+            };
+        };
+        let refresh_ahead = faults.duration(&key, written, Duration::ZERO, day);
         if refresh_ahead >= ttl_max {
             let why = "it is not below ttl_max: an answer would be due before it is there";
-            faults.add(&key, &self.refresh_ahead, why, "choose less than ttl_max");
+            faults.add(&key, written, why, "choose less than ttl_max");
         }
         Rules {
             ttl_max,

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::config::Rules;
 use super::keeper::{self, Next};
-use super::store::{Entry, Found, Keeping, Lead, NotKept, Role};
+use super::store::{Entry, Found, Keeping, Lead, Role};
 use super::{freshness, policy};
 use crate::ask::{Answered, ask};
 use crate::body::NodeBody;
@@ -90,11 +90,11 @@ fn settle(
             let keeping = worker.shared.cache.keep(&lead.target, &entry);
             lead.store(&entry, Instant::now());
             let _ = hand.send(Handed::Stored(Arc::clone(&entry)));
-            match keeping {
-                Ok(keeping) => return Some((entry, keeping)),
-                Err(NotKept::Already) => {}
-                Err(NotKept::TooMany) => worker.shared.metrics.limit_hit("cache_kept_max"),
+            let keeping = keeping?;
+            if keeping.displaces {
+                worker.shared.metrics.limit_hit("cache_kept_max");
             }
+            return Some((entry, keeping));
         }
         Fetched::Unstorable(answered) => {
             let status = answered.head.status;
@@ -113,14 +113,14 @@ fn settle(
 }
 
 /// Fetches an answer anew when it is due, until it has expired or its route has no cache any more.
-async fn keep(worker: &Rc<Worker>, wanted: Wanted, mut entry: Arc<Entry>, _keeping: Keeping) {
+async fn keep(worker: &Rc<Worker>, wanted: Wanted, mut entry: Arc<Entry>, keeping: Keeping) {
     let Some(target) = wanted.uri.path_and_query().map(|target| target.as_str()) else {
         return;
     };
     let store = &worker.shared.cache;
     let mut failures = 0;
     let mut again = None;
-    while !worker.draining.get() {
+    while !worker.draining.get() && !keeping.is_displaced() {
         let live = worker.shared.live();
         let Some((route, rules)) = cached_route(&live, &wanted.uri) else {
             return;

@@ -2,7 +2,7 @@
 //! that are under way, one per target; targets whose answers cannot be stored, for a moment.
 //! Answers are shared, never copied: `Bytes` and a prepared head.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,7 +92,7 @@ pub(crate) struct Store {
     fetches: Mutex<HashMap<Arc<str>, watch::Receiver<Outcome>>>,
     unstorable: Cache<Arc<str>, ()>,
     /// Hashes of the targets and variants that have a keeper.
-    kept: Mutex<HashSet<u64>>,
+    kept: Mutex<HashMap<u64, Arc<AtomicU64>>>,
 }
 
 impl Store {
@@ -180,7 +180,7 @@ impl Store {
     }
 
     /// The right to keep an answer fresh in the background: one keeper for each, and not too many.
-    pub(crate) fn keep(self: &Arc<Self>, target: &str, entry: &Entry) -> Result<Keeping, NotKept> {
+    pub(crate) fn keep(self: &Arc<Self>, target: &str, entry: &Entry) -> Option<Keeping> {
         let mut hasher = DefaultHasher::new();
         target.hash(&mut hasher);
         for name in &entry.vary {
@@ -190,18 +190,30 @@ impl Store {
             }
         }
         let hash = hasher.finish();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.contains(&hash) {
-            return Err(NotKept::Already);
+        let mut kept = self.kept();
+        if kept.contains_key(&hash) {
+            return None;
         }
-        if kept.len() >= KEPT_MAX {
-            return Err(NotKept::TooMany);
+        // What was asked for longest ago makes room: a thousand queries of a stranger, each asked once,
+        // must not take the place of what everybody asks for.
+        let oldest = kept.iter().min_by_key(|(_, asked)| asked.load(Relaxed));
+        let oldest = oldest.map(|(hash, _)| *hash);
+        let displaces = kept.len() >= KEPT_MAX;
+        if let Some(oldest) = oldest.filter(|_| displaces) {
+            kept.remove(&oldest);
         }
-        kept.insert(hash);
-        Ok(Keeping {
+        let asked = Arc::clone(&entry.asked);
+        kept.insert(hash, Arc::clone(&asked));
+        Some(Keeping {
             store: Arc::clone(self),
             hash,
+            asked,
+            displaces,
         })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<u64, Arc<AtomicU64>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that somebody asked for an answer.
@@ -347,28 +359,30 @@ impl Drop for Lead {
     }
 }
 
-/// Why an answer has no keeper of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotKept {
-    Already,
-    TooMany,
-}
-
 /// A place among the keepers.
 #[derive(Debug)]
 pub(crate) struct Keeping {
     store: Arc<Store>,
     hash: u64,
+    asked: Arc<AtomicU64>,
+    /// Another one had to go for it.
+    pub(crate) displaces: bool,
+}
+
+impl Keeping {
+    /// Whether the place was given to another one.
+    pub(crate) fn is_displaced(&self) -> bool {
+        let kept = self.store.kept();
+        let mine = kept.get(&self.hash);
+        !mine.is_some_and(|asked| Arc::ptr_eq(asked, &self.asked))
+    }
 }
 
 impl Drop for Keeping {
     fn drop(&mut self) {
-        let mut kept = self
-            .store
-            .kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        kept.remove(&self.hash);
+        if !self.is_displaced() {
+            self.store.kept().remove(&self.hash);
+        }
     }
 }
 
@@ -490,15 +504,20 @@ mod tests {
     #[test]
     fn keepers_are_one_for_each_answer_and_bounded() {
         let store = store(1 << 20);
-        let one = entry("a", None, Duration::ZERO);
-        let first = store.keep("/0", &one).unwrap();
-        assert_eq!(store.keep("/0", &one).unwrap_err(), NotKept::Already);
-        let rest: Vec<Keeping> = (1..KEPT_MAX)
-            .map(|number| store.keep(&format!("/{number}"), &one).unwrap())
-            .collect();
-        assert_eq!(store.keep("/x", &one).unwrap_err(), NotKept::TooMany);
-        drop(first);
-        assert!(store.keep("/x", &one).is_ok());
-        drop(rest);
+        let asked_at = |ms| {
+            let one = entry("a", None, Duration::ZERO);
+            one.asked.store(ms, Relaxed);
+            one
+        };
+        let often = store.keep("/often", &asked_at(1_000_000)).unwrap();
+        assert!(store.keep("/often", &asked_at(1)).is_none());
+        let keep = |number| store.keep(&format!("/{number}"), &asked_at(number));
+        let junk: Vec<Keeping> = (1..1000).map(|number| keep(number).unwrap()).collect();
+        let displaced = junk.iter().filter(|one| one.is_displaced()).count();
+        assert_eq!(displaced, 1000 - KEPT_MAX);
+        assert!(!often.is_displaced() && !often.displaces);
+        assert!(junk[998].displaces && !junk[998].is_displaced());
+        drop(junk);
+        assert_eq!(store.kept().len(), 1);
     }
 }

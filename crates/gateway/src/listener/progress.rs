@@ -1,6 +1,7 @@
 //! Whether a client of HTTP/2 takes its answers. A client that keeps its flow-control windows shut
 //! looks alive to the kernel, so TCP_USER_TIMEOUT does not end it; here every piece of an answer says
-//! when it moves on. A stream on which nothing moved for `client_stall_timeout` is reset; where only
+//! when it was taken. A stream of which no piece (16 KiB, or the rest) was taken for
+//! `client_stall_timeout` is reset, so that a byte now and then holds nothing; where only
 //! ends of answers are left that hyper has handed on already, the whole connection is given up.
 
 use std::cell::{Cell, RefCell};
@@ -224,8 +225,8 @@ impl Buf for Piece {
     }
 
     fn advance(&mut self, count: usize) {
+        // A byte now and then is no progress: a piece must be taken whole.
         self.bytes.advance(count);
-        self.stream.moved();
     }
 }
 
@@ -262,8 +263,9 @@ mod tests {
         let mut piece = piece(&stays);
         assert_eq!(streams.look(Instant::now(), TIMEOUT), Look::Moves);
         assert_eq!(streams.look(later, TIMEOUT), Look::GaveUp);
+        // A byte is not enough.
         piece.advance(1);
-        assert_eq!(streams.look(Instant::now(), TIMEOUT), Look::Moves);
+        assert_eq!(streams.look(later, TIMEOUT), Look::GaveUp);
         drop((waits, stays, piece));
         assert!(matches!(streams.look(later, TIMEOUT), Look::Idle(since) if since > TIMEOUT));
     }

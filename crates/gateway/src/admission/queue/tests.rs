@@ -75,7 +75,21 @@ fn over_its_length_the_oldest_is_turned_away_and_the_rest_wait_a_moment_only() {
     }
     assert_eq!(queue.wait(now + ms(10), 5).1, [1]);
     assert_eq!(queue.release(now + ms(20)), (Some(5), vec![]));
-    assert_eq!(queue.release(now + ms(255)), (None, vec![2, 3, 4]));
+    assert_eq!(queue.release(now + ms(255)), (Some(4), vec![2]));
+    assert_eq!(queue.wait(now + ms(256), 6).1, [3]);
+    assert_eq!(queue.queued(), 1);
+}
+
+#[test]
+fn a_free_permit_is_never_left_idle_while_somebody_waits() {
+    let now = Instant::now();
+    let mut queue = full(now);
+    for who in 1..=5 {
+        queue.wait(now, who);
+    }
+    // Long answers: everybody has waited for longer than an overload allows.
+    assert_eq!(queue.release(now + ms(900)), (Some(5), vec![2, 3]));
+    assert_eq!(queue.release(now + ms(900)), (Some(4), vec![]));
 }
 
 #[test]
