@@ -96,6 +96,12 @@ pub struct Admin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub token_file: Option<String>,
+    /// A file in which gateways keep what operators want of nodes, in a folder that they can write to:
+    /// all that share it agree, and remember after a restart. Left out: each has to be told, and
+    /// forgets with its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub state_file: Option<String>,
 }
 
 /// Where the certificate comes from: an own authority (`folder`), or files (`certificate`, `key`).

@@ -64,6 +64,7 @@ mod spool;
 mod tls;
 mod upgrade;
 mod valid;
+mod wants;
 mod worker;
 
 pub use config::Config;

@@ -32,6 +32,8 @@ pub(crate) struct Live {
     pub(crate) alt_svc: Option<HeaderValue>,
     /// Where the token for changes stands; without it there are none.
     pub(crate) token_file: Option<PathBuf>,
+    /// Where what operators want of nodes is shared with other gateways.
+    pub(crate) state_file: Option<PathBuf>,
 }
 
 impl Live {
@@ -56,6 +58,7 @@ impl Live {
             expose_node: config.expose_node,
             alt_svc: config.alt_svc.clone(),
             token_file: config.token_file.clone(),
+            state_file: config.state_file.clone(),
         }
     }
 

@@ -34,6 +34,7 @@ pub struct Valid {
     pub(crate) source: Option<Source>,
     /// Where the token for changes stands.
     pub(crate) token_file: Option<PathBuf>,
+    pub(crate) state_file: Option<PathBuf>,
     /// `None`: no listener speaks TLS.
     pub(crate) tls: Option<ValidTls>,
     /// Opened by `open_certificates`: who only checks a file opens nothing.
@@ -256,6 +257,7 @@ impl Config {
             threads: self.threads,
             source: None,
             token_file: self.token_file(faults),
+            state_file: self.state_file(faults),
             tls,
             certificates: None,
             nodes: self.nodes.clone(),
@@ -271,6 +273,15 @@ impl Config {
             alt_svc: alt_svc(&self.listen, self.advertise_http3),
             routes,
         }
+    }
+
+    fn state_file(&self, faults: &mut Faults) -> Option<PathBuf> {
+        let path = self.admin.as_ref()?.state_file.as_ref()?;
+        if path.is_empty() {
+            let remedy = "name a file, or leave the key out";
+            faults.add("admin.state_file", "", "it is empty", remedy);
+        }
+        Some(PathBuf::from(path))
     }
 
     fn token_file(&self, faults: &mut Faults) -> Option<PathBuf> {

@@ -2,7 +2,6 @@
 //! connections, retry budget and random numbers, so that a request takes no lock.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +24,7 @@ use crate::pool::Pool;
 use crate::request_id::RequestIds;
 use crate::retry::{Budget, HEDGE_SHARE, RETRY_SHARE};
 use crate::valid::Valid;
+use crate::wants::{self, Wants};
 
 /// Repetitions a second that all threads together may do without any traffic.
 const STEADY_RETRIES_PER_SECOND: f64 = 10.0;
@@ -51,14 +51,18 @@ pub(crate) struct Shared {
     /// What operators want of nodes, by name; outlives the nodes themselves, so that one that is
     /// removed and comes back is still in maintenance. Held while anything changes: one change at a
     /// time.
-    wanted: Mutex<HashMap<String, Wanted>>,
+    wanted: Mutex<Wants>,
 }
 
 impl Shared {
     pub(crate) fn new(config: &Valid) -> Self {
         let started = Instant::now();
         let metrics = Metrics::new();
-        let live = Live::new(config, None, |_| Wanted::Active, &metrics, started);
+        let wanted = config.state_file.as_deref().map(wants::read);
+        // One that cannot be read is told by whoever watches it.
+        let wanted = wanted.and_then(Result::ok).unwrap_or_default();
+        let of = |name: &str| wanted.get(name).copied().unwrap_or_default();
+        let live = Live::new(config, None, of, &metrics, started);
         for node in live.nodes.iter() {
             node.show();
         }
@@ -78,7 +82,7 @@ impl Shared {
             spooled: Arc::default(),
             nodes_changed: Notify::new(),
             live: ArcSwap::from_pointee(live),
-            wanted: Mutex::default(),
+            wanted: Mutex::new(wanted),
         }
     }
 
@@ -122,8 +126,28 @@ impl Shared {
         if node.want(to, &self.events) {
             self.nodes_changed.notify_one();
         }
+        let noted = live
+            .state_file
+            .as_deref()
+            .map(|path| wants::note(path, name, to));
+        let untold = noted.and_then(Result::err);
+        if let Some(error) = &untold {
+            tracing::error!(%error, "other gateways cannot be told what is wanted of a node");
+        }
         let node = Arc::clone(node);
-        Ok(Set { node, last })
+        Ok(Set { node, last, untold })
+    }
+
+    /// Does with all nodes what operators told any gateway.
+    pub(crate) fn agree(&self, wants: &Wants) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        for node in self.live().nodes.iter() {
+            let to = wants.get(&node.name).copied().unwrap_or_default();
+            if node.want(to, &self.events) {
+                self.nodes_changed.notify_one();
+            }
+        }
+        wanted.clone_from(wants);
     }
 
     /// Where there are more connections than are allowed now, none is closed; as they end, their
@@ -149,6 +173,8 @@ pub(crate) struct Set {
     pub(crate) node: Arc<Node>,
     /// No other node is in rotation.
     pub(crate) last: bool,
+    /// Why other gateways do not learn of it.
+    pub(crate) untold: Option<std::io::Error>,
 }
 
 /// Why it was not.

@@ -281,3 +281,34 @@ async fn streams_of_events_leave_room_for_other_admin_requests() {
         stream.abort();
     }
 }
+
+#[tokio::test]
+async fn gateways_that_share_a_file_agree_on_what_operators_want_and_remember_it() {
+    let (_one, _two, on_file) = two_nodes().await;
+    let another = on_file.another();
+    another.node_is("node-1", "healthy").await;
+    let set = on_file.set("node-1", "{\"state\":\"draining\"}").await;
+    assert!(json(&set).get("warning").is_none());
+    another.node_is("node-1", "draining").await;
+    // One that starts now knows it from the first request on.
+    let later = on_file.another();
+    for _ in 0..20 {
+        assert_eq!(later.get("/a").await.text(), "two");
+    }
+    on_file.set("node-1", "{\"state\":\"active\"}").await;
+    for gateway in [&on_file.gateway, &another, &later] {
+        gateway.node_is("node-1", "healthy").await;
+    }
+}
+
+#[tokio::test]
+async fn where_a_change_cannot_be_shared_the_answer_says_so_and_it_holds_here() {
+    let (_one, _two, on_file) = two_nodes().await;
+    let state = on_file.token_file().with_file_name("state.json");
+    std::fs::create_dir(state).unwrap();
+    let set = on_file.set("node-1", "{\"state\":\"draining\"}").await;
+    assert_eq!(set.status, 200);
+    let warning = json(&set)["warning"].as_str().unwrap().to_owned();
+    assert!(warning.contains("admin.state_file"), "{warning}");
+    on_file.gateway.node_is("node-1", "draining").await;
+}

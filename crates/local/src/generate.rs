@@ -129,13 +129,14 @@ fn gateway(subject: &Subject<'_>) -> String {
         "admin": {
             "listen": admin_address(options).next(),
             "token_file": layout.admin_token(),
+            "state_file": layout.gateways().join("nodes.json"),
         },
         "tls": {
             "folder": layout.tls(),
             "names": options.certificate_names(),
             "mdns": options.mdns,
         },
-        "spool": { "folder": layout.spools() },
+        "spool": { "folder": layout.gateways() },
         "nodes": gateway_nodes(ports, options.nodes),
     });
     let policies = GATEWAY_EXAMPLE
@@ -323,7 +324,7 @@ fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
                     "--admin-listen", admin],
         "user": user(subject),
         "sockets": sockets,
-        "privileges": { "writable": [subject.layout.tls(), subject.layout.spools()] },
+        "privileges": { "writable": [subject.layout.tls(), subject.layout.gateways()] },
         "listen": public(options, options.http_port).next(),
         "metrics": format!("http://{admin}/metrics"),
         // Not /health, which fails when all nodes are gone: a new gateway would not bring them back.

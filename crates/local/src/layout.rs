@@ -41,9 +41,10 @@ impl Layout {
         self.root.join("run")
     }
 
-    /// Where gateways keep what waits for clients, in files without names.
-    pub fn spools(&self) -> PathBuf {
-        self.run().join("spools")
+    /// Where gateways write: answers that wait for clients, in files without names, and what operators
+    /// want of nodes.
+    pub fn gateways(&self) -> PathBuf {
+        self.run().join("gateways")
     }
 
     /// Where the gateways keep certificate authority, certificate and ticket keys.
@@ -155,8 +156,8 @@ impl Layout {
         folder(&self.run(), 0o711)?;
         folder(&self.postgres_sockets(), 0o711)?;
         own(&self.postgres_sockets(), account)?;
-        folder(&self.spools(), 0o700)?;
-        own(&self.spools(), account)?;
+        folder(&self.gateways(), 0o700)?;
+        own(&self.gateways(), account)?;
         // Its keys are 0600 each; the authority's certificate is for everybody.
         folder(&self.tls(), 0o755)?;
         own(&self.tls(), account)

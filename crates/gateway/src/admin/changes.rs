@@ -35,12 +35,13 @@ pub(super) async fn set_state(shared: &Shared, name: &str, body: Incoming) -> An
     match shared.want(name, state.state, state.force) {
         Ok(set) => {
             let mut answer = status::node(&set.node, Instant::now());
-            if set.last {
-                let warning =
-                    "no other node is in rotation: requests wait, and fail at their deadline";
-                if let Some(members) = answer.as_object_mut() {
-                    members.insert("warning".to_owned(), json!(warning));
-                }
+            let last = "no other node is in rotation: requests wait, and fail at their deadline";
+            let untold = set.untold.map(|error| {
+                format!("this gateway alone knows of it, until it ends: admin.state_file: {error}")
+            });
+            let warning = untold.or(set.last.then(|| last.to_owned()));
+            if let (Some(warning), Some(members)) = (warning, answer.as_object_mut()) {
+                members.insert("warning".to_owned(), json!(warning));
             }
             json_answer(StatusCode::OK, &answer)
         }

@@ -47,6 +47,11 @@ impl OnFile {
         std::fs::rename(&new, self.file()).unwrap();
     }
 
+    /// Another gateway on the same file.
+    pub(crate) fn another(&self) -> Gateway {
+        Gateway::run(gateway::Valid::read(&self.file()).unwrap())
+    }
+
     /// Asks for a reload over the admin API.
     pub(crate) async fn reload(&self) -> Answer {
         self.change("POST", "/api/v1/reload", "").await
@@ -80,7 +85,9 @@ fn text(token: &std::path::Path, nodes: &[(&str, SocketAddr)], rest: &str) -> St
         .collect();
     format!(
         "listen: [{{address: '127.0.0.1:1'}}]\n\
-         admin: {{listen: '127.0.0.1:2', token_file: {}}}\nnodes:\n{nodes}{rest}",
-        token.display()
+         admin: {{listen: '127.0.0.1:2', token_file: {}, state_file: {}}}\n\
+         nodes:\n{nodes}{rest}",
+        token.display(),
+        token.with_file_name("state.json").display()
     )
 }
