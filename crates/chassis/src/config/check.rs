@@ -394,7 +394,7 @@ mod tests {
         for text in [
             format!("hosts:\n- address: {URL}\n"),
             format!("hosts: {URL}\n"),
-            format!("hosts: [{{address: 'u:CAN@A/RY@db'}}]\n"),
+            "hosts: [{address: 'u:CAN@A/RY@db'}]\n".to_owned(),
             format!("port: {URL}\n"),
             format!("{URL}\n"),
             format!("? {URL}\n: 1\n"),
