@@ -62,6 +62,19 @@ enum Command {
     Reference(reference::Arguments),
 }
 
+impl Arguments {
+    /// What is wrong with the service's configuration, where the command reads it.
+    pub(crate) fn configuration_failure(&self) -> Option<Failure> {
+        let read = match self.command.as_ref()? {
+            Command::RunServer(arguments) => arguments.read(),
+            Command::PrepareDb(arguments) => arguments.read(),
+            Command::PrintCurrentConfig(arguments) => arguments.read(),
+            _ => return None,
+        };
+        read.err()
+    }
+}
+
 /// Runs what was asked for and returns the exit code.
 pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
     let Some(command) = arguments.command else {

@@ -1,6 +1,7 @@
 //! The service's configuration: flag before environment before file before default, and
 //! `bingo print_current_config`, which shows what comes out of it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -29,6 +30,15 @@ pub(crate) struct ConfigurationFile {
     postgres_url: Option<String>,
 }
 
+/// What a configuration is read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be printed, by anybody: the files that it names need not be readable.
+    Show,
+    /// To be worked with.
+    Run,
+}
+
 impl ConfigurationFile {
     /// The file's path, for messages.
     pub(crate) fn path(&self) -> &PathBuf {
@@ -36,28 +46,88 @@ impl ConfigurationFile {
     }
 
     /// Reads the file and lays flags and environment over it. A missing file is an error that names
-    /// the command that writes it; a faulty one has a message for each fault.
-    pub(crate) fn read(&self) -> Result<node::Config, Failure> {
-        let mut config: node::Config = chassis::config::read(&self.config, &self.help())?;
+    /// the command that writes it. Every fault of the file, of the variables, of values that cannot
+    /// stand together and, to run, of the files that are named is a message, all in one run.
+    pub(crate) fn read(
+        &self,
+        serving: Option<&Serving>,
+        purpose: Purpose,
+    ) -> Result<node::Config, Failure> {
+        let (url, url_fault) = match PostgresUrl::given(self.postgres_url.as_deref()) {
+            Ok(url) => (url, None),
+            Err(failure) => (None, Some(failure)),
+        };
+        let config = std::fs::read_to_string(&self.config)
+            .map_err(|error| self.unreadable(&error))
+            .and_then(|text| {
+                let is_usable = url_fault.is_none();
+                self.examine(&text, serving, url, purpose, is_usable)
+            });
+        match (config, url_fault) {
+            (Ok(config), None) => Ok(config),
+            (Ok(_), Some(failure)) | (Err(failure), None) => Err(failure),
+            (Err(failure), Some(of_url)) => {
+                Err(Failure::all([failure, of_url.clone()]).unwrap_or(of_url))
+            }
+        }
+    }
+
+    fn examine(
+        &self,
+        text: &str,
+        serving: Option<&Serving>,
+        url: Option<PostgresUrl>,
+        purpose: Purpose,
+        is_cluster_known: bool,
+    ) -> Result<node::Config, Failure> {
+        let name = self.config.display().to_string();
+        let mut examined = chassis::config::examine::<node::Config>(text);
+        let Some(mut config) = examined.value.take() else {
+            // It says where in the line.
+            return chassis::config::parse(&name, text);
+        };
         if let Some(email) = &self.student_email {
             config.student_email.clone_from(email);
         }
-        if let Some(url) = PostgresUrl::given(self.postgres_url.as_deref())? {
+        let has_url = url.is_some();
+        if let Some(url) = url {
             config.postgres_cluster = url.lay_over(config.postgres_cluster);
         }
-        Ok(config)
+        if let Some(serving) = serving {
+            serving.lay_over(&mut config);
+        }
+        let is_known = |key: &str| {
+            // What a URL says was looked at with it.
+            !(has_url && key.starts_with("postgres_cluster"))
+                && examined.faults.iter().all(|one| !one.key.starts_with(key))
+        };
+        let mut found = config.contradictions(&is_known);
+        if purpose == Purpose::Run && is_cluster_known {
+            found.extend(config.postgres_cluster.faults_of_files());
+        }
+        examined.add(found);
+        let failures = examined.faults.iter().map(|fault| fault.failure(&name));
+        Failure::all(failures).map_or(Ok(config), Err)
     }
 
-    /// What to do when the file cannot be read. An unreadable one must not be overwritten.
-    fn help(&self) -> String {
+    /// Why the file cannot be read, and what to do. One that is there must not be overwritten.
+    fn unreadable(&self, error: &std::io::Error) -> Failure {
         let path = self.config.display();
-        match self.config.exists() {
-            true => "let this user read it, or name another with --config".to_owned(),
-            false => format!(
-                "write one with `{}bingo print_default_config > {path}`, or name another with --config",
+        let what = match error.kind() {
+            ErrorKind::NotFound => format!(
+                "write one with `{}bingo print_default_config > {path}`",
                 self.folder()
             ),
-        }
+            ErrorKind::PermissionDenied => "let this user read it and enter its folders".to_owned(),
+            ErrorKind::IsADirectory => "it is a folder: name the file in it".to_owned(),
+            ErrorKind::InvalidData => "write it in UTF-8".to_owned(),
+            _ => "make it a file that this user may read".to_owned(),
+        };
+        Failure::configuration(
+            format!("read the configuration {path}"),
+            error,
+            format!("{what}, or name another with --config"),
+        )
     }
 
     /// What makes the file's folder, where it is missing.
@@ -95,7 +165,7 @@ pub(crate) struct Serving {
 
 impl Serving {
     /// Lays the flags over the file.
-    pub(crate) fn lay_over(&self, config: &mut node::Config) {
+    fn lay_over(&self, config: &mut node::Config) {
         config.listen = self.listen.or(config.listen);
         config.admin_listen = self.admin_listen.or(config.admin_listen);
         if let Some(faults) = &self.faults {
@@ -112,9 +182,14 @@ pub(crate) struct Arguments {
     serving: Serving,
 }
 
+impl Arguments {
+    pub(crate) fn read(&self) -> Result<node::Config, Failure> {
+        self.configuration.read(Some(&self.serving), Purpose::Show)
+    }
+}
+
 pub(crate) fn print_current(arguments: &Arguments) -> Result<Exit, Failure> {
-    let mut config = arguments.configuration.read()?;
-    arguments.serving.lay_over(&mut config);
+    let config = arguments.read()?;
     output::text(&node::masked_yaml(&config)?)
 }
 

@@ -47,6 +47,16 @@ impl PostgresUrl {
             let why = chassis::failure::chain(&error);
             Failure::configuration(format!("read {source}"), why, error.remedy())
         })?;
+        let of_url = |fault: chassis::config::Fault| {
+            // The keys are those of a file, and the value may be more than a host.
+            let name = fault.key.trim_start_matches("postgres_cluster.");
+            let why = format!("{name}: {}", fault.reason);
+            Failure::configuration(format!("read {source}"), why, fault.remedy)
+        };
+        let faults = cluster.contradictions(&|_| true).into_iter().map(of_url);
+        if let Some(failure) = Failure::all(faults) {
+            return Err(failure);
+        }
         Ok(Self {
             text: text.to_owned(),
             cluster,

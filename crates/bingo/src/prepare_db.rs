@@ -10,6 +10,7 @@ use chassis::{Exit, Failure};
 use indicatif::{ProgressBar, ProgressStyle};
 use storage::fill::{self, FillOptions, Progress, Report, TableReport};
 
+use crate::configuration::Purpose;
 use crate::{configuration, output, runtime};
 
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -41,9 +42,19 @@ pub(crate) struct Arguments {
     allow_root: bool,
 }
 
+impl Arguments {
+    pub(crate) fn read(&self) -> Result<node::Config, Failure> {
+        self.configuration.read(None, Purpose::Run)
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     configuration::refuse_root("fill the database as root", arguments.allow_root)?;
-    let config = arguments.configuration.read()?;
+    let config = arguments.read()?;
+    for fault in config.postgres_cluster.warnings() {
+        let place = fault.place();
+        eprintln!("warning: {place}: {}\nhelp: {}", fault.reason, fault.remedy);
+    }
     let cluster = config.postgres_cluster;
     let database = &cluster.db_name;
     if arguments.reset && !arguments.yes {

@@ -8,6 +8,7 @@ use chassis::traces::Traces;
 use chassis::{Exit, Failure};
 use node::Config;
 
+use crate::configuration::Purpose;
 use crate::runtime::{self, LogArguments};
 use crate::{configuration, log_file, output};
 
@@ -28,16 +29,25 @@ pub(crate) struct Arguments {
     otlp_endpoint: Option<String>,
 }
 
+impl Arguments {
+    pub(crate) fn read(&self) -> Result<Config, Failure> {
+        let serving = Some(&self.serving);
+        self.configuration.read(serving, Purpose::Run)
+    }
+}
+
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let inherited = chassis::sockets::inherited()?.listeners;
     configuration::refuse_root("serve as root", arguments.allow_root)?;
-    let mut config = arguments.configuration.read()?;
-    arguments.serving.lay_over(&mut config);
+    let config = arguments.read()?;
     let (log_file, warning) = log_file::of_email(&config.student_email);
     let endpoint = arguments.otlp_endpoint.as_deref();
     let traces = endpoint.map(|endpoint| Traces::start(endpoint, "bingo-node"));
     let traces = traces.transpose()?;
     let logs = arguments.logs.start(log_file, traces.clone())?;
+    for fault in config.warnings() {
+        tracing::warn!("{}: {}; {}", fault.place(), fault.reason, fault.remedy);
+    }
     for message in warning.iter().flat_map(|failure| &failure.messages) {
         tracing::warn!("{}: {}; {}", message.attempted, message.why, message.help);
     }

@@ -24,7 +24,12 @@ pub(crate) fn parse() -> Result<Arguments, Failure> {
         let parsed = parsed.and_then(|matches| Arguments::from_arg_matches(&matches));
         let error = match (parsed, Failure::all(faults.clone())) {
             (Ok(arguments), None) => return Ok(arguments),
-            (Ok(_), Some(failure)) => return Err(failure),
+            (Ok(arguments), Some(failure)) => {
+                // The variables are blanked; whatever else is wrong is told in the same run.
+                let rest = arguments.configuration_failure();
+                let all = Failure::all([failure.clone()].into_iter().chain(rest));
+                return Err(all.unwrap_or(failure));
+            }
             (Err(error), _) => error,
         };
         if matches!(

@@ -4,6 +4,7 @@
 mod cli {
     mod commands;
     mod configuration;
+    mod contradictions;
     mod log_file;
     mod reference;
     mod rig;

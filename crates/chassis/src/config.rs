@@ -7,6 +7,7 @@
 //! `extend("format" = "host")`, `writeOnly` for a secret) and, through its doc comments, what they
 //! mean: files are checked against it, and the reference pages are written from it.
 
+mod broken;
 mod check;
 mod fault;
 mod located;
@@ -23,7 +24,7 @@ use serde::de::DeserializeOwned;
 
 use crate::Failure;
 
-pub use check::email_fault;
+pub use check::{email_fault, is_no_host};
 pub use fault::Fault;
 pub use nearest::nearest;
 
@@ -118,26 +119,19 @@ pub fn examine<T: DeserializeOwned + JsonSchema>(text: &str) -> Examined<T> {
 }
 
 fn no_yaml(error: &serde_saphyr::Error) -> Fault {
-    let reason = error.without_snippet().to_string();
+    let broken = broken::Broken::new(error);
     Fault {
-        line: error.location().map(|at| at.line()),
-        ..Fault::new("", "", reason, "correct the file")
+        line: broken.at.map(|(line, _)| line),
+        ..Fault::new("", "", broken.why, broken.help)
     }
 }
 
 /// Reads back what `to_yaml` wrote, for files that no human writes: it stops at the first fault.
 pub fn from_yaml<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, Failure> {
     serde_saphyr::from_str(text).map_err(|error| {
-        let why = error.without_snippet().to_string();
-        let (place, why) = match error.location() {
-            Some(at) => {
-                let place = format!(" at line {}, column {}", at.line(), at.column());
-                let why = why.strip_suffix(&place).unwrap_or(&why).to_owned();
-                (place, why)
-            }
-            None => (String::new(), why),
-        };
-        Failure::configuration(format!("parse {name}{place}"), why, "correct the file")
+        let broken = broken::Broken::new(&error);
+        let attempted = format!("parse {name}{}", broken.place());
+        Failure::configuration(attempted, broken.why, broken.help)
     })
 }
 
@@ -463,7 +457,7 @@ ways: 1
         );
         let twice = faults("wait: 1s\nwait: 2s\n");
         assert!(
-            twice[0].contains("duplicate mapping key: wait"),
+            twice[0].contains("the key `wait` stands here a second time"),
             "{twice:?}"
         );
     }

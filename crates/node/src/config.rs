@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use chassis::Failure;
+use chassis::config::{Fault, format_duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use storage::PostgresCluster;
@@ -142,6 +143,54 @@ impl Config {
         DEFAULT_YAML
     }
 
+    /// Values that cannot stand together, one fault each; looks at no file. `is_known` says whether the
+    /// value of a key is what was written: of another nothing is told.
+    pub fn contradictions(&self, is_known: &dyn Fn(&str) -> bool) -> Vec<Fault> {
+        let mut faults = self.postgres_cluster.contradictions(is_known);
+        let deadline = format_duration(self.limits.deadline);
+        if self.long_dummy_duration >= self.limits.deadline && is_known("limits.deadline") {
+            faults.push(Fault::new(
+                "long_dummy_duration",
+                format_duration(self.long_dummy_duration),
+                format!("limits.deadline is {deadline}, so /long_dummy would always fail"),
+                format!("choose less than {deadline}, or raise limits.deadline"),
+            ));
+        }
+        if let (Some(api), Some(admin)) = (self.listen, self.admin_listen)
+            && api == admin
+            && api.port() != 0
+            && is_known("listen")
+        {
+            faults.push(Fault::new(
+                "admin_listen",
+                admin,
+                "listen is the same address",
+                "choose another port for one of the two",
+            ));
+        }
+        faults
+    }
+
+    /// What will do, and probably not what was meant.
+    pub fn warnings(&self) -> Vec<Fault> {
+        let mut warnings = self.postgres_cluster.warnings();
+        let Limits {
+            database_wait,
+            deadline,
+            ..
+        } = self.limits;
+        // The default is bounded in silence: nobody chose it.
+        if database_wait >= deadline && database_wait != Limits::default().database_wait {
+            warnings.push(Fault::new(
+                "limits.database_wait",
+                format_duration(database_wait),
+                "it is cut to nine tenths of limits.deadline",
+                format!("choose less than {}", format_duration(deadline)),
+            ));
+        }
+        warnings
+    }
+
     /// The node's name in answers.
     pub fn host_name(&self) -> String {
         self.name.clone().unwrap_or_else(|| {
@@ -196,6 +245,29 @@ mod tests {
         let back: Config = chassis::config::parse("masked", &masked).unwrap();
         assert_eq!(back.listen, config.listen);
         assert_eq!(back.limits, config.limits);
+    }
+
+    #[test]
+    fn values_that_cannot_stand_together_are_one_fault_each() {
+        let text = "listen: 127.0.0.1:8080\nadmin_listen: 127.0.0.1:8080\n\
+                    long_dummy_duration: 5s\nlimits: {deadline: 5s, database_wait: 5s}\n\
+                    postgres_cluster: {hosts: [{address: a}, {address: a}], ssl_cert: /a}\n";
+        let config: Config = chassis::config::parse("test", text).unwrap();
+        let keys = |faults: Vec<Fault>| -> Vec<String> {
+            faults.into_iter().map(|fault| fault.key).collect()
+        };
+        let expected = [
+            "postgres_cluster.hosts[1]",
+            "long_dummy_duration",
+            "admin_listen",
+        ];
+        assert_eq!(keys(config.contradictions(&|_| true)), expected);
+        let expected = ["postgres_cluster.ssl_cert", "limits.database_wait"];
+        assert_eq!(keys(config.warnings()), expected);
+        assert_eq!(Config::default().contradictions(&|_| true), []);
+        let short: Config = chassis::config::parse("test", "limits: {deadline: 4s}").unwrap();
+        assert_eq!(short.contradictions(&|_| true), []);
+        assert_eq!(short.warnings(), []);
     }
 
     #[test]

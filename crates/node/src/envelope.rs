@@ -13,8 +13,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, HeaderName};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, HOST, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use tracing::Instrument;
 
 use crate::app::App;
@@ -42,7 +42,12 @@ pub(crate) async fn envelope(
     let mut observation = Observation::start(&app, &request, route, &request_id);
 
     let is_probe = is_probe(request.headers());
+    let is_addressed = has_one_host(&request);
     let answer = async {
+        if !is_addressed {
+            let why = "a request has one Host, and no more than one (RFC 9112 section 3.2)";
+            return Problem::bad_request(why).into_response();
+        }
         match app.faults.admit(&path, is_probe).await {
             Ok(()) => next.run(request).await,
             Err(instead) => *instead,
@@ -85,6 +90,12 @@ pub(crate) async fn envelope(
     }
     observation.answered(response.status());
     response.map(|body| Body::new(Observed::new(body, observation)))
+}
+
+/// HTTP/1.1 asks for one `Host`; two of them may mean one place here and another at a proxy.
+fn has_one_host(request: &Request) -> bool {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
 }
 
 /// How long a request waits for a database that is away: so much less than it may take altogether,

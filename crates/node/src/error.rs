@@ -195,6 +195,7 @@ mod tests {
             attempts: vec![storage::error::Attempt {
                 host: "canary:5432".into(),
                 answer: "connection refused".into(),
+                remedy: String::new(),
             }],
         });
         assert_eq!(problem.status, StatusCode::SERVICE_UNAVAILABLE);

@@ -113,6 +113,30 @@ async fn what_the_http_library_refuses_is_a_problem_too() {
 }
 
 #[tokio::test]
+async fn a_request_has_one_host() {
+    let server = database().await;
+    let node = Node::start(config(&server));
+    for (head, status) in [
+        ("GET /ping HTTP/1.1\r\nconnection: close\r\n\r\n", "400"),
+        (
+            "GET /ping HTTP/1.1\r\nhost: a\r\nhost: a\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        ("GET /ping HTTP/1.0\r\n\r\n", "200"),
+        (
+            "GET /ping HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+            "200",
+        ),
+    ] {
+        let answer = raw(&node, head.as_bytes()).await;
+        let status_line = answer.lines().next().unwrap();
+        assert!(status_line.contains(status), "{head}{answer}");
+        let is_problem = answer.contains("/problems/bad-request");
+        assert_eq!(is_problem, status == "400", "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn the_document_describes_the_router() {
     let server = database().await;
     let node = Node::start(config(&server));

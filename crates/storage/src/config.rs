@@ -63,10 +63,7 @@ pub struct PostgresCluster {
     /// Reads go to the nearest server within `max_replica_lag` instead of the primary.
     pub use_closest_node: bool,
     /// Too low: replicas are hardly used. Too high: lists show old rows.
-    #[serde(
-        with = "chassis::config::duration",
-        skip_serializing_if = "is_default_lag"
-    )]
+    #[serde(with = "chassis::config::duration")]
     #[schemars(schema_with = "chassis::config::duration::schema", extend("x-max" = "1h"))]
     pub max_replica_lag: Duration,
 }
@@ -148,8 +145,16 @@ impl PostgresCluster {
             return Ok(Some(password));
         }
         if let Some(path) = &self.password_file {
-            let text = read(path, "postgres_cluster.password_file")?;
-            return Ok(text.lines().next().map(str::to_owned));
+            const KEY: &str = "postgres_cluster.password_file";
+            let text = read(path, KEY)?;
+            return match text.lines().next().filter(|line| !line.is_empty()) {
+                Some(line) => Ok(Some(line.to_owned())),
+                None => Err(Error::configuration(
+                    KEY,
+                    format!("read {}: its first line is empty", path.display()),
+                    "write the password into its first line, or leave the key out",
+                )),
+            };
         }
         if let Some(path) = &self.passfile {
             let text = read(path, "postgres_cluster.passfile")?;
@@ -223,11 +228,6 @@ fn default_port() -> u16 {
     DEFAULT_PORT
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's shape
-fn is_default_lag(lag: &Duration) -> bool {
-    *lag == DEFAULT_MAX_REPLICA_LAG
-}
-
 fn home() -> Option<PathBuf> {
     std::env::var_os("HOME").map(PathBuf::from)
 }
@@ -280,8 +280,8 @@ mod tests {
             .lines()
             .filter(|l| !l.starts_with([' ', '-']))
             .collect();
-        assert_eq!(keys.len(), 6, "{yaml}");
-        assert_eq!(keys.last(), Some(&"use_closest_node: false"), "{yaml}");
+        assert_eq!(keys.len(), 7, "{yaml}");
+        assert_eq!(keys.last(), Some(&"max_replica_lag: 1s"), "{yaml}");
     }
 
     #[test]

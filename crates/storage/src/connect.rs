@@ -162,17 +162,18 @@ pub(crate) async fn primary(
 ) -> Result<Dialled, Error> {
     let dialers = Dialer::all(cluster)?;
     let asked = dialers.iter().enumerate().map(|(i, dialer)| async move {
+        let host = dialer.host.to_string();
         let answer = match dialer.dial(application_name).await {
             Ok(dialled) => {
-                let attempted = format!("ask {} for its role", dialer.host);
+                let attempted = format!("ask {host} for its role");
                 let asked = within(CONNECT_LIMIT, &attempted, is_in_recovery(&dialled.client));
                 match asked.await {
                     Ok(false) => Ok(dialled),
-                    Ok(true) => Err(("is in recovery, so it takes no writes".to_owned(), false)),
-                    Err(error) => Err((chassis::failure::chain(&error), error.is_refusal())),
+                    Ok(true) => Err((Attempt::in_recovery(host), false)),
+                    Err(error) => Err((Attempt::failed(host, &error), error.is_refusal())),
                 }
             }
-            Err(error) => Err((chassis::failure::chain(&error), error.is_refusal())),
+            Err(error) => Err((Attempt::failed(host, &error), error.is_refusal())),
         };
         (i, answer)
     });
@@ -184,13 +185,10 @@ pub(crate) async fn primary(
             Err(answer) => attempts.push((i, answer)),
         }
     }
-    attempts.sort();
+    attempts.sort_by_key(|(i, _)| *i);
     let are_refusals = attempts.iter().all(|(_, (_, is_refusal))| *is_refusal);
-    let attempt = |(i, (answer, _)): (usize, (String, bool))| Attempt {
-        host: dialers.get(i).map_or(String::new(), |d| d.host.to_string()),
-        answer,
-    };
-    let attempts: Vec<Attempt> = attempts.into_iter().map(attempt).collect();
+    let attempts = attempts.into_iter().map(|(_, (attempt, _))| attempt);
+    let attempts: Vec<Attempt> = attempts.collect();
     if are_refusals {
         return Err(Error::refused_login(&attempts));
     }

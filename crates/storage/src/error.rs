@@ -64,6 +64,28 @@ pub struct Attempt {
     /// `address:port`, or the folder of a Unix socket.
     pub host: String,
     pub answer: String,
+    /// What to do about it; empty where nothing better is known than what to do about all hosts.
+    pub remedy: String,
+}
+
+impl Attempt {
+    /// The host failed in this way.
+    pub(crate) fn failed(host: String, error: &Error) -> Self {
+        Self {
+            host,
+            answer: chassis::failure::chain(error),
+            remedy: error.remedy(),
+        }
+    }
+
+    /// The host answered, and takes no writes.
+    pub(crate) fn in_recovery(host: String) -> Self {
+        Self {
+            host,
+            answer: "is in recovery, so it takes no writes".to_owned(),
+            remedy: remedy_of(&SqlState::READ_ONLY_SQL_TRANSACTION).to_owned(),
+        }
+    }
 }
 
 impl Error {
@@ -148,12 +170,12 @@ impl Error {
             Self::InvalidConfiguration { remedy, .. } | Self::Refused { remedy, .. } => {
                 remedy.clone()
             }
-            Self::Unreachable { .. } => {
-                "check that PostgreSQL runs there, and postgres_cluster in the configuration".into()
-            }
-            _ => self
-                .code()
-                .map_or(String::new(), |code| remedy_of(code).into()),
+            Self::Unreachable { attempts } => remedy_of_all(attempts),
+            Self::Query { source, .. } | Self::Unavailable { source, .. } => match source.code() {
+                Some(code) => remedy_of(code).into(),
+                None => remedy_of_tls(source).into(),
+            },
+            Self::Deadline { .. } | Self::Silent { .. } => String::new(),
         }
     }
 }
@@ -179,6 +201,41 @@ fn source_is_io(error: &tokio_postgres::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
 
+/// Each remedy once, in the order of the hosts.
+fn remedy_of_all(attempts: &[Attempt]) -> String {
+    const GENERAL: &str =
+        "check that PostgreSQL runs there, and postgres_cluster in the configuration";
+    let mut remedies: Vec<&str> = Vec::new();
+    for attempt in attempts {
+        let remedy = match attempt.remedy.as_str() {
+            "" => GENERAL,
+            remedy => remedy,
+        };
+        if !remedies.contains(&remedy) {
+            remedies.push(remedy);
+        }
+    }
+    match remedies.is_empty() {
+        true => GENERAL.to_owned(),
+        false => remedies.join("; "),
+    }
+}
+
+/// The driver gives a failed handshake neither a code nor a type of its own, only these words.
+fn remedy_of_tls(error: &tokio_postgres::Error) -> &'static str {
+    let words = chassis::failure::chain(error);
+    if words.contains("server does not support TLS") {
+        return "switch ssl on in the server's configuration, or set postgres_cluster.ssl_mode to \
+                prefer or disable";
+    }
+    match words.contains("TLS handshake") {
+        true => {
+            "check ssl_mode, ssl_root_cert and the host's name against the server's certificate"
+        }
+        false => "",
+    }
+}
+
 fn remedy_of(code: &SqlState) -> &'static str {
     match *code {
         SqlState::DISK_FULL => {
@@ -191,6 +248,9 @@ fn remedy_of(code: &SqlState) -> &'static str {
         }
         SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             "correct user and password (BINGO_POSTGRES_PASSWORD, password_file, password)"
+        }
+        SqlState::INVALID_CATALOG_NAME => {
+            "correct postgres_cluster.db_name, or make the database with createdb"
         }
         SqlState::UNDEFINED_TABLE => "fill the database first: bingo prepare_db",
         SqlState::TOO_MANY_CONNECTIONS => "raise max_connections of the server",
@@ -221,6 +281,7 @@ mod tests {
         let attempt = |host: &str, answer: &str| Attempt {
             host: host.into(),
             answer: answer.into(),
+            remedy: String::new(),
         };
         let error = Error::Unreachable {
             attempts: vec![
@@ -233,6 +294,18 @@ mod tests {
             "no host of the cluster took the connection: a:5432: connection refused; b:1: in recovery"
         );
         assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn the_remedies_of_hosts_are_told_once_each() {
+        let attempt = |remedy: &str| Attempt {
+            host: "h".into(),
+            answer: "no".into(),
+            remedy: remedy.into(),
+        };
+        let attempts = vec![attempt("a"), attempt(""), attempt("a")];
+        let remedy = Error::Unreachable { attempts }.remedy();
+        assert!(remedy.starts_with("a; check that"), "{remedy}");
     }
 
     #[test]

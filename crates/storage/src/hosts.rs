@@ -69,6 +69,7 @@ struct Known {
 #[derive(Clone)]
 struct Answer {
     text: String,
+    remedy: String,
     /// It refuses us and will go on to: a wrong password, no such database.
     is_refusal: bool,
 }
@@ -291,16 +292,41 @@ impl Hosts {
         self.until(|view| !view.is_absent()).await;
     }
 
+    pub(crate) fn is_absent(&self) -> bool {
+        self.view.borrow().is_absent()
+    }
+
     pub(crate) fn has_reader(&self) -> bool {
         !self.view.borrow().choice.readers.is_empty()
     }
 
+    /// Returns once each server was looked at, or tried to be.
+    pub(crate) async fn looked_at(&self) {
+        self.until(|view| view.is_complete).await;
+    }
+
+    /// What each server answered last that can be asked nothing; `None` where there is none.
+    pub(crate) fn lost_ones(&self) -> Option<Error> {
+        let attempts = self.attempts(|sight| *sight == Sight::Lost);
+        (!attempts.is_empty()).then_some(Error::Unreachable { attempts })
+    }
+
     /// What each server answered last.
     pub(crate) fn unreachable(&self) -> Error {
+        Error::Unreachable {
+            attempts: self.attempts(|_| true),
+        }
+    }
+
+    fn attempts(&self, is_asked: impl Fn(&Sight) -> bool) -> Vec<Attempt> {
         let known = self.known();
         let answers = self.servers.iter().zip(&known.answers).zip(&known.sights);
+        let answers = answers.filter(|(_, sight)| is_asked(sight));
         let attempts = answers.map(|((server, answer), sight)| Attempt {
             host: server.dialer.host().to_string(),
+            remedy: answer
+                .as_ref()
+                .map_or(String::new(), |answer| answer.remedy.clone()),
             answer: match (answer, sight) {
                 (Some(answer), _) => answer.text.clone(),
                 (None, Sight::Unknown) => "not yet asked".to_owned(),
@@ -311,9 +337,7 @@ impl Hosts {
                 },
             },
         });
-        Error::Unreachable {
-            attempts: attempts.collect(),
-        }
+        attempts.collect()
     }
 
     async fn until(&self, wanted: impl Fn(&View) -> bool) {
@@ -352,6 +376,7 @@ impl Answer {
     fn new(error: &Error) -> Self {
         Self {
             text: chassis::failure::chain(error),
+            remedy: error.remedy(),
             is_refusal: error.is_refusal(),
         }
     }

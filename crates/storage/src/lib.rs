@@ -4,6 +4,7 @@ mod ask;
 mod choice;
 pub mod config;
 pub mod connect;
+mod contradiction;
 pub mod deadline;
 pub mod error;
 pub mod fill;

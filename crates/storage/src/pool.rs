@@ -205,6 +205,7 @@ impl<C: Class> Pool<C> {
             attempts: vec![Attempt {
                 host: self.connections.manager().dialer.host().to_string(),
                 answer,
+                remedy: String::new(),
             }],
         };
         match error {
@@ -306,10 +307,7 @@ impl<C: Class> managed::Manager for Maker<C> {
         let generation = self.state.generation();
         let dialled = self.dialer.dial(&format!("bingo/{}", C::NAME)).await;
         let dialled = dialled.map_err(|error| Error::Unreachable {
-            attempts: vec![Attempt {
-                host: self.dialer.host().to_string(),
-                answer: chassis::failure::chain(&error),
-            }],
+            attempts: vec![Attempt::failed(self.dialer.host().to_string(), &error)],
         })?;
         let attempted = format!("prepare the {} queries", C::NAME);
         let prepare = Box::pin(self.prepare(&dialled.client));

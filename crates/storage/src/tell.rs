@@ -1,5 +1,5 @@
 //! Says in the log that the database is away: at once, again now and then while it lasts, and when it
-//! is back. Requests say so too, but only once their patience is over, and none may come.
+//! is back; and once, at the start, that one server of several is. Requests say so too, but only once their patience is over, and none may come.
 //!
 //! One place for the whole process: each failed look or query saying it would be a line every 200 ms.
 
@@ -14,6 +14,14 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Until the task is ended.
 pub(crate) async fn tell_of_absence(hosts: Arc<Hosts>) {
+    hosts.looked_at().await;
+    if !hosts.is_absent()
+        && let Some(lost) = hosts.lost_ones()
+    {
+        let error = chassis::failure::chain(&lost);
+        let help = lost.remedy();
+        tracing::warn!(%error, help, "a server of the cluster does not answer; the others serve");
+    }
     loop {
         hosts.absent().await;
         let since = Instant::now();
@@ -30,12 +38,16 @@ pub(crate) async fn tell_of_absence(hosts: Arc<Hosts>) {
     }
 }
 
-/// Names each server and its answer; returns when that was.
+/// Names each server, its answer and what to do; returns when that was.
 fn warn(hosts: &Hosts) -> Instant {
-    let error = chassis::failure::chain(&hosts.unreachable());
+    let unreachable = hosts.unreachable();
+    let error = chassis::failure::chain(&unreachable);
+    let help = unreachable.remedy();
     match hosts.has_reader() {
-        true => tracing::warn!(%error, "the database has no primary: writes wait, then get 503"),
-        false => tracing::warn!(%error, "the database is away: requests wait, then get 503"),
+        true => {
+            tracing::warn!(%error, help, "the database has no primary: writes wait, then get 503");
+        }
+        false => tracing::warn!(%error, help, "the database is away: requests wait, then get 503"),
     }
     Instant::now()
 }

@@ -36,6 +36,27 @@ pub(crate) fn connector(cluster: &PostgresCluster) -> Result<MakeRustlsConnect, 
     )?))
 }
 
+/// Everything that is wrong with the files of this cluster, one error each.
+pub(crate) fn faults(cluster: &PostgresCluster) -> Vec<Error> {
+    let folder = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".postgresql"));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut faults = Vec::new();
+    faults.extend(ServerCheck::new(cluster, folder.as_deref(), provider).err());
+    match own_files(cluster, folder.as_deref()) {
+        Ok(None) => {}
+        Ok(Some((certificate, key))) => {
+            faults.extend(certificates(CERTIFICATE_KEY, &certificate).err());
+            faults.extend(private_key(&key).err());
+            if faults.is_empty() {
+                // Each is good by itself; they may not belong together.
+                faults.extend(client_config(cluster, folder.as_deref()).err());
+            }
+        }
+        Err(fault) => faults.push(fault),
+    }
+    faults
+}
+
 /// `folder`: where the files are that no key names.
 fn client_config(cluster: &PostgresCluster, folder: Option<&Path>) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -57,47 +78,54 @@ fn client_config(cluster: &PostgresCluster, folder: Option<&Path>) -> Result<Cli
     }
 }
 
-/// Our own certificate: both files of the configuration, or both of `~/.postgresql`, or none.
+/// Our own certificate and its key, where we have one.
 type OwnCertificate = Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>;
 
 fn own_certificate(
     cluster: &PostgresCluster,
     folder: Option<&Path>,
 ) -> Result<OwnCertificate, Error> {
-    if cluster.ssl_mode == SslMode::Disable {
+    let Some((certificate, key)) = own_files(cluster, folder)? else {
         return Ok(None);
-    }
-    let default = |name| folder.map(|folder| folder.join(name));
-    let (certificate, key) = match (&cluster.ssl_cert, &cluster.ssl_key) {
-        (None, None) => {
-            let files = default("postgresql.crt").zip(default("postgresql.key"));
-            match files.filter(|(certificate, key)| certificate.exists() && key.exists()) {
-                Some(files) => files,
-                None => return Ok(None),
-            }
-        }
-        (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
-        (Some(_), None) => {
-            return Err(Error::configuration(
-                KEY_KEY,
-                "ssl_cert is set and ssl_key is not",
-                "name both or neither",
-            ));
-        }
-        (None, Some(_)) => {
-            return Err(Error::configuration(
-                CERTIFICATE_KEY,
-                "ssl_key is set and ssl_cert is not",
-                "name both or neither",
-            ));
-        }
     };
-    let private = PrivateKeyDer::from_pem_file(&key)
-        .map_err(|error| unreadable(KEY_KEY, &key, &error.to_string()))?;
+    let private = private_key(&key)?;
     Ok(Some((
         certificates(CERTIFICATE_KEY, &certificate)?,
         private,
     )))
+}
+
+/// Both files of the configuration, or both of `~/.postgresql`, or none.
+fn own_files(
+    cluster: &PostgresCluster,
+    folder: Option<&Path>,
+) -> Result<Option<(PathBuf, PathBuf)>, Error> {
+    if cluster.ssl_mode == SslMode::Disable {
+        return Ok(None);
+    }
+    let default = |name| folder.map(|folder| folder.join(name));
+    match (&cluster.ssl_cert, &cluster.ssl_key) {
+        (None, None) => {
+            let files = default("postgresql.crt").zip(default("postgresql.key"));
+            Ok(files.filter(|(certificate, key)| certificate.exists() && key.exists()))
+        }
+        (Some(certificate), Some(key)) => Ok(Some((certificate.clone(), key.clone()))),
+        (Some(_), None) => Err(Error::configuration(
+            KEY_KEY,
+            "ssl_cert is set and ssl_key is not",
+            "name both or neither",
+        )),
+        (None, Some(_)) => Err(Error::configuration(
+            CERTIFICATE_KEY,
+            "ssl_key is set and ssl_cert is not",
+            "name both or neither",
+        )),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_file(path)
+        .map_err(|error| unreadable(KEY_KEY, path, &error.to_string()))
 }
 
 fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

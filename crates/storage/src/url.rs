@@ -11,11 +11,11 @@ impl PostgresCluster {
     /// Reads `postgresql://user[:password]@host:port[,host:port]/db?passfile=…&sslmode=…` (PostgreSQL,
     /// libpq "Connection URIs"). Other parameters are refused by name.
     pub fn from_url(url: &str) -> Result<Self, Error> {
+        refuse_stray_at(url)?;
         let (plain, ours) = take_our_parameters(url)?;
-        let parsed: tokio_postgres::Config =
-            plain.parse().map_err(|error: tokio_postgres::Error| {
-                invalid_url(&chassis::failure::chain(&error))
-            })?;
+        let parsed: tokio_postgres::Config = plain
+            .parse()
+            .map_err(|error: tokio_postgres::Error| unparsed(url, &error))?;
         let user = parsed
             .get_user()
             .ok_or_else(|| invalid_url("it names no user"))?;
@@ -23,7 +23,7 @@ impl PostgresCluster {
             .get_password()
             .map(|bytes| Secret::new(String::from_utf8_lossy(bytes)));
         let cluster = Self {
-            hosts: hosts_of(&parsed),
+            hosts: hosts_of(&parsed)?,
             user: user.into(),
             db_name: parsed.get_dbname().unwrap_or(user).into(),
             // As in libpq, a password in the URL goes before the file.
@@ -108,17 +108,47 @@ fn percent_decoded(text: &str) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|_| invalid_url("a parameter is not UTF-8"))
 }
 
-fn hosts_of(parsed: &tokio_postgres::Config) -> Vec<Host> {
+/// What stands before the last `@` may be a password, and the driver ends one at the first `@`, or at a
+/// `?` as we do: its tail would be taken for a host or a parameter, and be shown as one.
+fn refuse_stray_at(url: &str) -> Result<(), Error> {
+    let ends_user = |before: &str| !before.contains(['@', '?']);
+    match url.rsplit_once('@') {
+        Some((before, _)) if !ends_user(before) => Err(Error::configuration(
+            "postgres URL",
+            "a @ stands where none may stand",
+            "write a @ in a password or a parameter as %40, and likewise / as %2F, ? as %3F, \
+             # as %23, % as %25",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What the driver found wrong. It names a parameter that it does not know, which may be the tail of
+/// a password with a raw `&`.
+fn unparsed(url: &str, error: &tokio_postgres::Error) -> Error {
+    match url.contains("password=") {
+        true => invalid_url("a parameter or a port cannot be read"),
+        false => invalid_url(&chassis::failure::chain(error)),
+    }
+}
+
+fn hosts_of(parsed: &tokio_postgres::Config) -> Result<Vec<Host>, Error> {
     let ports = parsed.get_ports();
     let address = |host: &tokio_postgres::config::Host| match host {
         tokio_postgres::config::Host::Tcp(name) => name.clone(),
         tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
     };
     let port = |i: usize| ports.get(i).or(ports.first()).copied();
-    let hosts = parsed.get_hosts().iter().enumerate();
-    hosts
-        .map(|(i, host)| Host::new(address(host), port(i).unwrap_or(DEFAULT_PORT)))
-        .collect()
+    let mut hosts: Vec<Host> = Vec::new();
+    for (i, host) in parsed.get_hosts().iter().enumerate() {
+        let host = Host::new(address(host), port(i).unwrap_or(DEFAULT_PORT));
+        // The host itself is left out, as the whole URL is.
+        if chassis::config::is_no_host(&host.address) {
+            return Err(invalid_url("a host is neither a name nor an address"));
+        }
+        hosts.push(host);
+    }
+    Ok(hosts)
 }
 
 /// The URL itself is left out: it may hold a password.
@@ -160,15 +190,36 @@ mod tests {
             "mysql://u:hidden@h/d",
             "postgresql://u:hidden@h:x/d",
             "postgresql:///d",
+            "postgresql://u:p@hid den/d",
+            "postgresql://u:p@h%40hidden/d",
+            "postgresql://u@h/d?password=p&hidden=1",
         ] {
             let error = PostgresCluster::from_url(url).unwrap_err();
             let text = chassis::failure::chain(&error);
-            assert!(!text.contains("hidden"), "{text}");
+            assert!(!text.contains("hid"), "{text}");
             assert!(
                 error.remedy().contains("postgresql://"),
                 "{}",
                 error.remedy()
             );
         }
+    }
+
+    #[test]
+    fn a_raw_at_in_a_password_is_refused_with_its_remedy_and_nothing_of_it_is_shown() {
+        for url in [
+            "postgresql://u:CANA@RY7@127.0.0.1:1/d",
+            "postgresql://u:CANA@RY7@h/d?sslmode=disable",
+            "postgresql://u:CANA?RY7@h/d",
+            "postgresql://u:p@h/d?password=CANA@RY7",
+            "postgresql://u:p@h/d?RY7=CANA@x",
+        ] {
+            let error = PostgresCluster::from_url(url).unwrap_err();
+            let text = format!("{} {}", chassis::failure::chain(&error), error.remedy());
+            assert!(text.contains("%40"), "{text}");
+            assert!(!text.contains("CANA") && !text.contains("RY7"), "{text}");
+        }
+        let whole = PostgresCluster::from_url("postgresql://u:CANA%40RY%3F7@h/d").unwrap();
+        assert_eq!(whole.password.unwrap().reveal(), "CANA@RY?7");
     }
 }

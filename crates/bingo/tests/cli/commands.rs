@@ -136,7 +136,9 @@ fn wrong_variables_are_a_wrong_environment_and_all_named_in_one_run() {
         ("BINGO_STUDENT_EMAIL", "nobody"),
         ("BINGO_ADMIN_LISTEN", ""),
     ];
-    let result = bingo_with(&["run_server"], &environment);
+    let folder = Folder::new("variables");
+    let empty = folder.write("config.yaml", "");
+    let result = bingo_with(&["run_server", "--config", &empty], &environment);
     assert_eq!(result.code, 64, "{}", result.stderr);
     let lines: Vec<&str> = result.stderr.lines().collect();
     assert_eq!(lines.len(), 2 * environment.len(), "{}", result.stderr);

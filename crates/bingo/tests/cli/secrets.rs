@@ -139,6 +139,7 @@ async fn refused_passwords_and_faulty_files_show_none_either() {
     let port = server.port();
     let url = format!("postgresql://bingo:{IN_URL}@127.0.0.1:{port}/bingo");
     let broken_url = format!("postgresql://bingo:{IN_URL}@127.0.0.1:x/bingo");
+    let raw_at_url = format!("postgresql://bingo:half@{IN_URL}@127.0.0.1:{port}/bingo");
     let prepare = ["prepare_db", "--allow-root", "--config", &config];
     let current = ["print_current_config", "--config", &config];
     for environment in [
@@ -146,12 +147,17 @@ async fn refused_passwords_and_faulty_files_show_none_either() {
         [("BINGO_POSTGRES_PASSWORD", IN_VARIABLE)].as_slice(),
         [("BINGO_POSTGRES_URL", url.as_str())].as_slice(),
         [("BINGO_POSTGRES_URL", broken_url.as_str())].as_slice(),
+        [("BINGO_POSTGRES_URL", raw_at_url.as_str())].as_slice(),
     ] {
         let refused = bingo_with(&prepare, environment);
         assert_ne!(refused.code, 0, "{environment:?}");
         assert!(refused.stderr.contains("help: "), "{}", refused.stderr);
         seen.add("prepare_db", refused.all());
         let printed = bingo_with(&current, environment);
+        if environment.contains(&("BINGO_POSTGRES_URL", raw_at_url.as_str())) {
+            assert_eq!(printed.code, 64, "{}", printed.stdout);
+            assert!(printed.stderr.contains("%40"), "{}", printed.stderr);
+        }
         seen.add("print_current_config", printed.all());
         seen.add("help", bingo_with(&["up", "--help"], environment).all());
         seen.add(
@@ -184,7 +190,18 @@ async fn refused_passwords_and_faulty_files_show_none_either() {
             seen.add("--postgres-url", flag.all());
         }
     }
-    for text in [
+    for text in faulty_files() {
+        let config = folder.write("faulty.yaml", &text);
+        let result = bingo_with(&["print_current_config", "--config", &config], &[]);
+        assert_eq!(result.code, 64, "{text}{}", result.stdout);
+        seen.add(format!("the faults of {}", text.len()), result.all());
+    }
+    seen.check();
+}
+
+/// Passwords where they belong and where they do not, in files that are refused.
+fn faulty_files() -> Vec<String> {
+    vec![
         format!("postgres_cluster:\n  pasword: {IN_FILE}\n"),
         format!("postgres_cluster:\n  password: [{IN_FILE}]\n"),
         format!("postgres_cluster:\n  password: {{{IN_FILE}: 1}}\n"),
@@ -193,13 +210,12 @@ async fn refused_passwords_and_faulty_files_show_none_either() {
         format!("postgres_cluster:\n  password: {IN_FILE}: x\n"),
         format!("postgres_cluster:\n  password: *{IN_FILE}\n"),
         format!("password: {IN_FILE}\nadmin_token: {IN_FILE}\n"),
-    ] {
-        let config = folder.write("faulty.yaml", &text);
-        let result = bingo_with(&["print_current_config", "--config", &config], &[]);
-        assert_eq!(result.code, 64, "{text}{}", result.stdout);
-        seen.add(format!("the faults of {}", text.len()), result.all());
-    }
-    seen.check();
+        format!("postgres_cluster:\n  hosts:\n  - address: postgres://u:{IN_FILE}@h/db\n"),
+        format!("postgres_cluster:\n  hosts: postgres://u:{IN_FILE}@h/db\n"),
+        format!("postgres_cluster: postgres://u:{IN_FILE}@h/db\n"),
+        format!("postgres_cluster: {{user: 'postgres://u:{IN_FILE}@h/db'}}\n"),
+        format!("postgres_cluster: {{db_name: 'postgres://u:{IN_FILE}@h/db'}}\n"),
+    ]
 }
 
 #[test]

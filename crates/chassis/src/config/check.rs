@@ -115,7 +115,7 @@ impl Checker<'_> {
                     };
                     self.faults.push(Fault {
                         line: Some(key.line()),
-                        key: below,
+                        key: join(path, &masked(key.name())),
                         value: String::new(),
                         reason: "there is no such key".to_owned(),
                         remedy: help,
@@ -142,7 +142,7 @@ impl Checker<'_> {
             Value::Empty => String::new(),
             Value::List(_) => "a list".to_owned(),
             Value::Section(_) => "a section".to_owned(),
-            _ => shortened(at.text(self.source).unwrap_or_default()),
+            _ => shortened(&masked(at.text(self.source).unwrap_or_default())),
         };
         self.faults.push(Fault {
             line: Some(at.line()),
@@ -277,6 +277,11 @@ fn quantity(
     ))
 }
 
+/// Whether a text can be no name, no address and no folder of a Unix socket.
+pub fn is_no_host(text: &str) -> bool {
+    host(text).is_some()
+}
+
 fn host(text: &str) -> Option<Why> {
     let help = "write a name like localhost, an address like 10.0.0.5 or ::1, or the folder of a \
                 Unix socket";
@@ -285,6 +290,10 @@ fn host(text: &str) -> Option<Why> {
     }
     if text.starts_with('/') || text.parse::<std::net::IpAddr>().is_ok() {
         return None;
+    }
+    if text.contains("://") {
+        let help = "write its host alone here, and its other parts under keys of their own";
+        return Some(Why::new("it is a URL", help));
     }
     if let Some((_, port)) = text.rsplit_once(':')
         && port.parse::<u16>().is_ok()
@@ -332,6 +341,21 @@ fn list(names: &[&str]) -> String {
     names.join(", ")
 }
 
+/// Without what may be a password: user and password of a URL, and of what looks like the rest of one.
+/// A password may hold a raw `@` or `/` itself, so it ends at the last `@`.
+pub(super) fn masked(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
+    };
+    match rest.rsplit_once('@') {
+        Some((user, after)) if !scheme.is_empty() || user.contains(':') => {
+            format!("{scheme}***@{after}")
+        }
+        _ => text.to_owned(),
+    }
+}
+
 /// One line, not too long.
 fn shortened(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
@@ -340,4 +364,47 @@ fn shortened(text: &str) -> String {
         shown.push('…');
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)] // read by nobody: the files are faulty
+    struct Cluster {
+        #[serde(default)]
+        hosts: Vec<Host>,
+        #[serde(default)]
+        port: u16,
+    }
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)] // as above
+    struct Host {
+        #[schemars(extend("format" = "host"))]
+        address: String,
+    }
+
+    #[test]
+    fn the_user_and_password_of_a_url_in_the_wrong_place_are_masked() {
+        const URL: &str = "postgres://u:CAN@A/RY@db:5432/films";
+        for text in [
+            format!("hosts:\n- address: {URL}\n"),
+            format!("hosts: {URL}\n"),
+            "hosts: [{address: 'u:CAN@A/RY@db'}]\n".to_owned(),
+            format!("port: {URL}\n"),
+            format!("{URL}\n"),
+            format!("? {URL}\n: 1\n"),
+        ] {
+            let told = parse::<Cluster>("f", &text).err().unwrap().to_string();
+            assert!(!told.contains("CAN") && !told.contains("RY"), "{told}");
+            assert!(told.contains("***@db"), "{told}");
+        }
+        let told = parse::<Cluster>("f", &format!("hosts: [{{address: '{URL}'}}]\n"));
+        let told = told.err().unwrap().to_string();
+        assert!(told.contains("it is a URL"), "{told}");
+    }
 }

@@ -19,7 +19,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault of one key, found by whoever knows what the value means.
+    /// A fault of one key, found by whoever knows what the value means. The user and password of a
+    /// URL are masked.
     pub fn new(
         key: impl Into<String>,
         value: impl Display,
@@ -29,7 +30,7 @@ impl Fault {
         Self {
             line: None,
             key: key.into(),
-            value: value.to_string(),
+            value: super::check::masked(&value.to_string()),
             reason: reason.to_string(),
             remedy: remedy.into(),
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -112,21 +112,41 @@ fn key_reused() -> Problem {
     )
 }
 
-/// 415 unless the media type is `application/json`, whatever its parameters.
+/// 415 unless the body is announced, once, as `application/json` in UTF-8 and in no content coding
+/// (RFC 9110 section 15.5.16): a compressed body would else be called broken JSON.
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let essence = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.split(';').next())
-        .map(str::trim);
-    match essence {
-        Some(essence) if essence.eq_ignore_ascii_case("application/json") => Ok(()),
-        _ => Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-media-type",
-            "send application/json",
-        )),
+    let unsupported = |detail: &str| {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Err(Problem::new(status, "unsupported-media-type", detail))
+    };
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(media_type), None) = (types.next(), types.next()) else {
+        return unsupported("send application/json, named in one Content-Type");
+    };
+    if !is_json(media_type) {
+        return unsupported("send application/json, in UTF-8");
     }
+    let is_plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    match headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
+        true => Ok(()),
+        false => unsupported("send the body without a Content-Encoding"),
+    }
+}
+
+/// Whatever its parameters, save for a `charset` that is not UTF-8 (RFC 8259 section 8.1).
+fn is_json(media_type: &HeaderValue) -> bool {
+    let Ok(text) = media_type.to_str() else {
+        return false;
+    };
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    let is_wrong_charset = |parameter: &str| {
+        parameter.split_once('=').is_some_and(|(name, value)| {
+            name.trim().eq_ignore_ascii_case("charset")
+                && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        })
+    };
+    essence.eq_ignore_ascii_case("application/json") && !parts.any(is_wrong_charset)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
@@ -309,7 +329,28 @@ mod tests {
         };
         assert!(with("application/json").is_ok());
         assert!(with("Application/JSON; charset=utf-8").is_ok());
+        assert!(with("application/json;charset=\"UTF-8\";v=1").is_ok());
         assert!(with("text/plain").is_err());
+        assert!(with("application/json; charset=koi8-r").is_err());
         assert!(require_json(&HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_body_in_a_content_coding_or_of_two_types_is_not_taken() {
+        let with = |name: HeaderName, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.append(name, HeaderValue::from_static(value));
+            require_json(&headers).map_err(|problem| problem.status.as_u16())
+        };
+        assert_eq!(with(CONTENT_ENCODING, "Identity"), Ok(()));
+        for (name, value) in [
+            (CONTENT_ENCODING, "gzip"),
+            (CONTENT_ENCODING, ""),
+            (CONTENT_TYPE, "application/json"),
+            (CONTENT_TYPE, "text/plain"),
+        ] {
+            assert_eq!(with(name.clone(), value), Err(415), "{name}: {value}");
+        }
     }
 }
