@@ -30,8 +30,11 @@ use crate::worker::Worker;
 
 /// So much of each answer stays in memory.
 const MEMORY_BYTES: usize = 1024 * 1024;
+/// All spools of a gateway together have so much in memory; beyond it an answer goes to its file from
+/// its first byte, so that clients that read nothing cost disk and no memory.
+const MEMORY_BYTES_ALL: u64 = 16 * 1024 * 1024;
 /// What is written to the file, and read from it, at once.
-const PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
 /// How often a silent node is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -49,6 +52,7 @@ pub(crate) struct Spool {
     /// The answer has nothing more.
     whole: bool,
     _room: Room,
+    _memory_room: Room,
 }
 
 /// The node was lost before the answer's end.
@@ -63,10 +67,11 @@ pub(crate) async fn take(
     flight: &mut Flight,
     deadline: Instant,
 ) -> Result<Spool, Lost> {
-    let mut filling = Filling::new(Room::new(
-        Arc::clone(&worker.shared.spooled),
-        live.spool.bytes_max,
-    ));
+    let shared = &worker.shared;
+    let mut filling = Filling::new(
+        Room::new(Arc::clone(&shared.spooled), live.spool.bytes_max),
+        Room::new(Arc::clone(&shared.spooled_in_memory), MEMORY_BYTES_ALL),
+    );
     let mut heard = Instant::now();
     loop {
         let frame = match tokio::time::timeout(LOOK, body.frame()).await {
@@ -155,10 +160,11 @@ struct Filling {
     total: u64,
     trailers: Option<HeaderMap>,
     room: Room,
+    memory_room: Room,
 }
 
 impl Filling {
-    fn new(room: Room) -> Self {
+    fn new(room: Room, memory_room: Room) -> Self {
         Self {
             memory: VecDeque::new(),
             memory_bytes: 0,
@@ -167,6 +173,7 @@ impl Filling {
             total: 0,
             trailers: None,
             room,
+            memory_room,
         }
     }
 
@@ -174,7 +181,8 @@ impl Filling {
     async fn push(&mut self, data: Bytes, folder: Option<&Path>) -> bool {
         self.total += data.len() as u64;
         let room = self.room.take(data.len() as u64);
-        if self.memory_bytes + data.len() <= MEMORY_BYTES {
+        let fits = self.memory_bytes + data.len() <= MEMORY_BYTES;
+        if fits && self.memory_room.try_take(data.len() as u64) {
             self.memory_bytes += data.len();
             self.memory.push_back(data);
             return room;
@@ -239,6 +247,7 @@ impl Filling {
             trailers: self.trailers,
             whole,
             _room: self.room,
+            _memory_room: self.memory_room,
         }
     }
 }
@@ -297,6 +306,19 @@ impl Room {
     fn take(&mut self, bytes: u64) -> bool {
         self.mine += bytes;
         self.all.fetch_add(bytes, Relaxed) + bytes <= self.max
+    }
+}
+
+impl Room {
+    /// Takes so many bytes, or none.
+    fn try_take(&mut self, bytes: u64) -> bool {
+        let is_there = self.all.fetch_add(bytes, Relaxed) + bytes <= self.max;
+        if is_there {
+            self.mine += bytes;
+        } else {
+            self.all.fetch_sub(bytes, Relaxed);
+        }
+        is_there
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) held: AtomicUsize,
     /// Bytes in all spools.
     pub(crate) spooled: Arc<AtomicU64>,
+    /// Those of them that are in memory.
+    pub(crate) spooled_in_memory: Arc<AtomicU64>,
     /// Says to the prober that there are other nodes, or that they are to be probed otherwise.
     pub(crate) nodes_changed: Notify,
     live: ArcSwap<Live>,
@@ -80,6 +82,7 @@ impl Shared {
             per_client: PerClient::default(),
             held: AtomicUsize::new(0),
             spooled: Arc::default(),
+            spooled_in_memory: Arc::default(),
             nodes_changed: Notify::new(),
             live: ArcSwap::from_pointee(live),
             wanted: Mutex::new(wanted),

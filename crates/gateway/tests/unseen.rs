@@ -116,6 +116,35 @@ async fn a_client_that_reads_nothing_of_a_spooled_answer_keeps_nobody_from_the_n
     assert_eq!(gateway.get("/list").await.body.len(), 30_000_000);
 }
 
+#[tokio::test]
+async fn spools_that_nobody_reads_are_on_disk_and_small_answers_come_whole_beside_them() {
+    let node =
+        Upstream::start(|seen| Reply::Stream(if seen.target == "/list" { 4_000_000 } else { 9 }))
+            .await;
+    let gateway = Gateway::start(&[&node], ROUTES);
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        let request = b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        silent.push(client);
+    }
+    assert_eq!(gateway.get("/list").await.body.len(), 4_000_000);
+    assert_eq!(gateway.get("/plain").await.body.len(), 9);
+    for mut client in silent {
+        // Reads what waits for it after all.
+        let mut left = 4_000_000_usize;
+        let mut piece = vec![0; 1 << 20];
+        while left > 0 {
+            let read = tokio::io::AsyncReadExt::read(&mut client, &mut piece)
+                .await
+                .unwrap();
+            assert!(read > 0, "{left} bytes are missing");
+            left = left.saturating_sub(read);
+        }
+    }
+}
+
 /// A node that answers its probes and nothing else; the flag says that a request was given up.
 async fn hung_and_good() -> (Upstream, Upstream, Gateway, Arc<AtomicBool>) {
     let gone = Arc::new(AtomicBool::new(false));
