@@ -181,7 +181,7 @@ impl quic::OpenStreams<Bytes> for Opener {
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        let code = VarInt::from_u64(code.value()).unwrap_or(VarInt::MAX);
+        let code = wire_code(code.value());
         self.connection.close(code, reason);
     }
 }
@@ -303,9 +303,7 @@ impl quic::SendStream<Bytes> for SendStream {
 
     fn reset(&mut self, code: u64) {
         // An error says that it has ended already.
-        let _ = self
-            .stream
-            .reset(VarInt::from_u64(code).unwrap_or(VarInt::MAX));
+        let _ = self.stream.reset(wire_code(code));
     }
 
     fn send_id(&self) -> StreamId {
@@ -413,9 +411,7 @@ impl quic::RecvStream for RecvStream {
 
     fn stop_sending(&mut self, code: u64) {
         // An error says that it has ended already.
-        let _ = self
-            .stream
-            .stop(VarInt::from_u64(code).unwrap_or(VarInt::MAX));
+        let _ = self.stream.stop(wire_code(code));
     }
 
     fn recv_id(&self) -> StreamId {
@@ -427,6 +423,11 @@ impl Drop for RecvStream {
     fn drop(&mut self) {
         self.meter.hold(self.held, 0);
     }
+}
+
+/// The library's codes all fit.
+fn wire_code(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
 }
 
 fn next_bidi(connection: &quinn::Connection) -> Next<(quinn::SendStream, quinn::RecvStream)> {
