@@ -309,7 +309,15 @@ async fn keys_older_than_a_day_are_removed_in_batches_and_younger_ones_kept() {
         FROM generate_series(1, 2500) AS i \
         UNION ALL SELECT 'edge', 'h'::bytea, 204, '', now() - interval '23 hours'";
     fixture.sql.batch_execute(old).await.unwrap();
-    assert_eq!(storage.purge_keys().await.unwrap(), 2500);
+    // The first turn of the process's own purge may fall into this one and take a share.
+    let old = "SELECT count(*) FROM idempotency_keys WHERE key LIKE 'old %'";
+    let deadline = Instant::now() + PATIENCE;
+    let mut gone = 0;
+    while fixture.number(old).await > 0 {
+        gone += storage.purge_keys().await.unwrap();
+        assert!(Instant::now() < deadline);
+    }
+    assert!(gone <= 2500, "{gone}");
     let kept = "SELECT count(*) FROM idempotency_keys WHERE key IN ('young', 'edge')";
     assert_eq!(fixture.number(kept).await, 2);
     assert_eq!(storage.purge_keys().await.unwrap(), 0);
