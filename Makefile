@@ -4,7 +4,7 @@
 ARGS ?=
 BINGO = $(or $(CARGO_TARGET_DIR),target)/release/bingo
 
-.PHONY: help up down test lint bench suites clean
+.PHONY: help up down test lint bench drill suites clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -40,6 +40,10 @@ bench: ## the gateway beside nginx and HAProxy, prepare_db and the lists beside 
 	cargo build --profile dist --locked -p gateway --example http3_load
 	bench/gateway --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 	bench/database --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
+
+drill: ## every fault of the table, 10 000 requests each; half an hour; ARGS=--short for a taste
+	@.ci/prepare rust compiler postgres
+	@.ci/drills $(ARGS)
 
 suites: ## checks from outside against a running installation, ARGS='--only http2' for some; ten minutes
 	@.ci/prepare rust compiler postgres suites

@@ -1,6 +1,7 @@
 //! What can keep a judgement from being made at all. A request that fails under load is not such an
 //! error: it is a finding, and stands in the report.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a tool of this crate could not do its work.
@@ -52,6 +53,16 @@ pub enum Error {
         pid: u32,
         reason: String,
     },
+    #[error("read a drill: {0}")]
+    Scenario(String),
+    #[error("{attempted} ({folder}): {why}")]
+    Installation {
+        folder: PathBuf,
+        attempted: String,
+        why: String,
+    },
+    #[error("set the machine's clock: {0}")]
+    Clock(String),
     #[error("wait until {what}: not so within {limit:?}")]
     NeverTrue { what: String, limit: Duration },
 }

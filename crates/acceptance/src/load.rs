@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::error::Error;
 use crate::http::Base;
 
-pub use asked::Ids;
+pub use asked::{Ids, Mark, Wrote};
 pub use mix::{Call, Mix};
 pub use report::{
     CallReport, ConnectionReport, Example, FailureReport, LagReport, Latency, Report,
@@ -57,6 +57,30 @@ pub struct Plan {
     pub connections_max: usize,
     /// From the scheduled instant to the end of the body; then the request has failed.
     pub timeout: Duration,
+    /// Where the sessions that are stored must be found again.
+    pub mark: Option<Mark>,
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
+/// Is told of each request as it ends, on the generator's own threads: it must not block.
+pub trait Witness: std::fmt::Debug + Send + Sync {
+    fn ended(&self, ended: &Ended);
+}
+
+/// One request that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    pub call: Call,
+    pub scheduled: Instant,
+    /// From `scheduled` to the end of the body.
+    pub latency: Duration,
+    pub is_right: bool,
+    /// The connection broke before the answer was whole.
+    pub is_broken: bool,
+    /// Sent on a connection that an earlier request had used.
+    pub on_reused: bool,
+    /// For writes.
+    pub wrote: Option<Wrote>,
 }
 
 impl Plan {
@@ -71,6 +95,8 @@ impl Plan {
             ids: Ids::default(),
             connections_max: 1024,
             timeout: Duration::from_secs(30),
+            mark: None,
+            witness: None,
         }
     }
 
@@ -116,9 +142,10 @@ pub async fn run(plan: &Plan, mut progress: impl FnMut(Progress)) -> Result<Repo
     let tally = Arc::new(Tally::new(start));
     let shared = Arc::new(Attempt {
         pool: Pool::new(&plan.base, addresses, plan.connections_max),
-        created: asked::Created::default(),
+        created: asked::Created::new(plan.mark),
         tally: Arc::clone(&tally),
         timeout: plan.timeout,
+        witness: plan.witness.clone(),
     });
     // Nothing is ever sent: the channel closes when the last request has dropped its end.
     let (open, mut last_closed) = mpsc::channel::<()>(1);

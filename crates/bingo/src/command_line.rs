@@ -4,8 +4,8 @@ use chassis::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    completion, configuration, doctor, down, gateway, load, logs, output, prepare_db, reference,
-    restart, run_server, start, status, stop, supervise, up,
+    completion, configuration, doctor, down, drill, gateway, load, logs, output, prepare_db,
+    reference, restart, run_server, start, status, stop, supervise, up,
 };
 
 /// A highly available home for a flaky service.
@@ -49,6 +49,8 @@ enum Command {
     Launch(supervise::LaunchArguments),
     /// Send requests at a fixed rate and report latency and failures
     Load(load::Arguments),
+    /// Break something while load runs, and judge what clients saw
+    Drill(drill::Arguments),
     /// Print the effective configuration, secrets masked
     PrintCurrentConfig(configuration::Arguments),
     /// Print the default configuration
@@ -95,6 +97,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Gateway(arguments) => gateway::run(arguments),
         Command::Supervise(arguments) => supervise::run(arguments),
         Command::Launch(arguments) => supervise::launch(&arguments),
+        Command::Drill(arguments) => drill::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::PrintCurrentConfig(arguments) => configuration::print_current(&arguments),
         Command::PrintDefaultConfig => output::text(node::Config::default_yaml()),

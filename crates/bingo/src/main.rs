@@ -6,6 +6,7 @@ mod completion;
 mod configuration;
 mod doctor;
 mod down;
+mod drill;
 mod gateway;
 mod load;
 mod log_file;

@@ -4,9 +4,11 @@
 //! verdict needs a clock checked against the server's) and the order of lists.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use hyper::Method;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::mix::Call;
@@ -60,10 +62,37 @@ pub(super) enum Expect {
     Stamp,
     /// 200 and `[`…`]`, not empty.
     Array,
-    /// 201 and an object with a new `id` and these two, named by `Location`.
-    Created { customer: u64, movie: u64 },
+    /// 201 and an object with a new `id` and these two, named by `Location`. `marked` is the start
+    /// time, microseconds since 1970, where the run marks its sessions.
+    Created {
+        customer: u64,
+        movie: u64,
+        marked: Option<i64>,
+    },
     /// 204.
-    Deleted,
+    Deleted { id: u64 },
+}
+
+/// Makes the sessions that a run stores findable afterwards, each for itself: all have this movie, and
+/// no two the same start time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub movie: u32,
+    /// The start time of the first, microseconds since 1970; each next one's is a microsecond later.
+    pub first_micros: i64,
+}
+
+/// What became of the row that a write was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrote {
+    /// Acknowledged.
+    Stored { id: u64, marked: Option<i64> },
+    /// Not acknowledged: it may be there, once.
+    PerhapsStored { marked: Option<i64> },
+    /// Acknowledged.
+    Deleted { id: u64 },
+    /// Not acknowledged: it may be gone.
+    PerhapsDeleted { id: u64 },
 }
 
 /// An answer as the checks need it.
@@ -76,20 +105,38 @@ pub(super) struct Answered {
 
 /// Sessions that this run stored and has not yet deleted.
 #[derive(Debug, Default)]
-pub(super) struct Created(Mutex<VecDeque<u64>>);
+pub(super) struct Created {
+    ids: Mutex<VecDeque<u64>>,
+    mark: Option<Mark>,
+    drawn: AtomicI64,
+}
 
 impl Created {
+    pub(super) fn new(mark: Option<Mark>) -> Self {
+        Self {
+            mark,
+            ..Self::default()
+        }
+    }
+
     /// Over [`CREATED_MAX`] the id is forgotten; its row stays.
     pub(super) fn keep(&self, id: u64) {
-        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         if ids.len() < CREATED_MAX {
             ids.push_back(id);
         }
     }
 
     fn take(&self) -> Option<u64> {
-        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         ids.pop_front()
+    }
+
+    /// The movie and start time of the next session to store.
+    fn next_mark(&self) -> Option<(u64, i64)> {
+        let mark = self.mark?;
+        let number = self.drawn.fetch_add(1, Ordering::Relaxed);
+        Some((u64::from(mark.movie), mark.first_micros + number))
     }
 }
 
@@ -121,11 +168,24 @@ impl Asked {
             Call::ListCustomer => get("/api/customer", Expect::Array),
             Call::ListSession => get("/api/session", Expect::Array),
             Call::Operation => Self::operation((first >> 1) & !FAULT_BITS),
-            Call::PostSession => Self::post_session(customer, movie),
+            Call::PostSession => Self::post_session(customer, movie, created.next_mark()),
             Call::DeleteSession => match created.take() {
                 Some(id) => Self::delete_session(id),
-                None => Self::post_session(customer, movie),
+                None => Self::post_session(customer, movie, created.next_mark()),
             },
+        }
+    }
+
+    /// What a write that was acknowledged, or was not, leaves to find.
+    pub(super) fn wrote(&self, stored: Option<u64>, is_acknowledged: bool) -> Option<Wrote> {
+        match self.expect {
+            Expect::Created { marked, .. } => Some(match stored {
+                Some(id) if is_acknowledged => Wrote::Stored { id, marked },
+                _ => Wrote::PerhapsStored { marked },
+            }),
+            Expect::Deleted { id } if is_acknowledged => Some(Wrote::Deleted { id }),
+            Expect::Deleted { id } => Some(Wrote::PerhapsDeleted { id }),
+            _ => None,
         }
     }
 
@@ -133,30 +193,36 @@ impl Asked {
     pub(super) fn status(&self) -> u16 {
         match self.expect {
             Expect::Created { .. } => 201,
-            Expect::Deleted => 204,
+            Expect::Deleted { .. } => 204,
             _ => 200,
         }
     }
 
-    /// What is wrong with the body, if anything; the id of a stored session is kept.
-    pub(super) fn check(&self, answered: &Answered, created: &Created) -> Result<(), String> {
+    /// What is wrong with the body, if anything; the id of a stored session is kept and returned.
+    pub(super) fn check(
+        &self,
+        answered: &Answered,
+        created: &Created,
+    ) -> Result<Option<u64>, String> {
         let fault = |wanted: String| {
             let head = String::from_utf8_lossy(answered.body.get(..200).unwrap_or(&answered.body));
             Err(format!("wanted {wanted}, got `{head}`"))
         };
         let json = || serde_json::from_slice::<Value>(&answered.body).unwrap_or(Value::Null);
         match &self.expect {
-            Expect::Text(text) if answered.body.starts_with(text.as_bytes()) => Ok(()),
+            Expect::Text(text) if answered.body.starts_with(text.as_bytes()) => Ok(None),
             Expect::Text(text) => fault(format!("`{text}`")),
-            Expect::Id(id) if json()["id"] == *id => Ok(()),
+            Expect::Id(id) if json()["id"] == *id => Ok(None),
             Expect::Id(id) => fault(format!("id {id}")),
-            Expect::Operation(value) if json()["operation"] == *value => Ok(()),
+            Expect::Operation(value) if json()["operation"] == *value => Ok(None),
             Expect::Operation(value) => fault(format!("operation {value}")),
-            Expect::Stamp if json()["host"].is_string() && json()["time"].is_string() => Ok(()),
+            Expect::Stamp if json()["host"].is_string() && json()["time"].is_string() => Ok(None),
             Expect::Stamp => fault("host and time".to_owned()),
-            Expect::Array if answered.body == b"[]" => Ok(()),
+            Expect::Array if answered.body == b"[]" => Ok(None),
             Expect::Array => fault("an array, `[` to `]`".to_owned()),
-            Expect::Created { customer, movie } => {
+            Expect::Created {
+                customer, movie, ..
+            } => {
                 let stored = json();
                 let is = |nested: &str, flat: &str, wanted: &u64| {
                     stored.pointer(nested).or(stored.get(flat)) == Some(&Value::from(*wanted))
@@ -171,13 +237,13 @@ impl Asked {
                     ),
                     Some(id) if customer_is && movie_is => {
                         created.keep(id);
-                        Ok(())
+                        Ok(Some(id))
                     }
                     _ => fault(format!("a session of customer {customer}, movie {movie}")),
                 }
             }
-            Expect::Deleted if answered.body.is_empty() => Ok(()),
-            Expect::Deleted => fault("an empty body".to_owned()),
+            Expect::Deleted { .. } if answered.body.is_empty() => Ok(None),
+            Expect::Deleted { .. } => fault("an empty body".to_owned()),
         }
     }
 
@@ -191,9 +257,16 @@ impl Asked {
         }
     }
 
-    fn post_session(customer: u64, movie: u64) -> Self {
+    /// The movie is the mark's where there is one.
+    fn post_session(customer: u64, movie: u64, mark: Option<(u64, i64)>) -> Self {
+        let (movie, marked) = mark.map_or((movie, None), |(movie, at)| (movie, Some(at)));
+        let start_time = marked.and_then(|at| Timestamp::from_microsecond(at).ok());
+        let start_time = start_time.map_or_else(
+            || "2021-12-09T16:12:52.059188Z".to_owned(),
+            |at| format!("{at:.6}"),
+        );
         let body = format!(
-            "{{\"start_time\":\"2021-12-09T16:12:52.059188Z\",\
+            "{{\"start_time\":\"{start_time}\",\
              \"customer_id\":{customer},\"movie_id\":{movie}}}"
         );
         Self {
@@ -201,7 +274,11 @@ impl Asked {
             method: Method::POST,
             path: "/api/session".to_owned(),
             body: Some(body),
-            expect: Expect::Created { customer, movie },
+            expect: Expect::Created {
+                customer,
+                movie,
+                marked,
+            },
         }
     }
 
@@ -211,7 +288,7 @@ impl Asked {
             method: Method::DELETE,
             path: format!("/api/session/{id}"),
             body: None,
-            expect: Expect::Deleted,
+            expect: Expect::Deleted { id },
         }
     }
 }
@@ -227,7 +304,7 @@ mod tests {
             .collect()
     }
 
-    fn judge(asked: &Asked, body: &str) -> Result<(), String> {
+    fn judge(asked: &Asked, body: &str) -> Result<Option<u64>, String> {
         let answered = Answered {
             location: "/api/session/9".to_owned(),
             body: body.as_bytes().to_vec(),
@@ -279,13 +356,40 @@ mod tests {
 
     #[test]
     fn a_stored_session_must_be_the_one_sent_and_be_named_by_its_location() {
-        let asked = Asked::post_session(1, 2);
+        let asked = Asked::post_session(1, 2, None);
         let nested = r#"{"id":9,"customer":{"id":1},"movie":{"id":2}}"#;
         assert!(judge(&asked, nested).is_ok());
         assert!(judge(&asked, r#"{"id":9,"customer_id":1,"movie_id":2}"#).is_ok());
         assert!(judge(&asked, &nested.replace("\"id\":1}", "\"id\":3}")).is_err());
         assert!(
             judge(&asked, &nested.replace(":9", ":8")).is_err_and(|why| why.contains("Location"))
+        );
+    }
+
+    #[test]
+    fn marked_sessions_are_of_one_movie_and_each_has_a_start_time_of_its_own() {
+        let created = Created::new(Some(Mark {
+            movie: 7,
+            first_micros: 1_639_066_372_059_188,
+        }));
+        let asked = drawn(Call::PostSession, &created);
+        let [first, second] =
+            [&asked[0], &asked[1]].map(|one| one.body.clone().unwrap_or_default());
+        assert!(
+            first.contains(r#""2021-12-09T16:12:52.059188Z""#),
+            "{first}"
+        );
+        assert!(
+            second.contains(r#""2021-12-09T16:12:52.059189Z""#),
+            "{second}"
+        );
+        assert!(first.contains(r#""movie_id":7}"#), "{first}");
+        assert_eq!(
+            asked[1].wrote(Some(3), true),
+            Some(Wrote::Stored {
+                id: 3,
+                marked: Some(1_639_066_372_059_189)
+            })
         );
     }
 }

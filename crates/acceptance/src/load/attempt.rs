@@ -3,6 +3,7 @@
 //! a byte of the request was written (hyper hands the unsent request back in that case and in no
 //! other).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
@@ -13,6 +14,7 @@ use tokio::time::timeout_at;
 use super::asked::{Answered, Asked, Created, Expect};
 use super::pool::Pool;
 use super::tally::{Class, Failure, Outcome, Tally};
+use super::{Ended, Witness};
 use crate::error::chain;
 use crate::http::BODY_BYTES_MAX;
 
@@ -23,14 +25,18 @@ const CHECKED_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Attempt {
     pub(super) pool: Pool,
     pub(super) created: Created,
-    pub(super) tally: std::sync::Arc<Tally>,
+    pub(super) tally: Arc<Tally>,
     pub(super) timeout: Duration,
+    pub(super) witness: Option<Arc<dyn Witness>>,
 }
 
 /// How far a request came, kept outside of it so that a timeout can tell.
 struct Trace {
     stage: &'static str,
     node: Option<String>,
+    /// On a connection that an earlier request had used.
+    on_reused: bool,
+    stored: Option<u64>,
 }
 
 impl Attempt {
@@ -40,6 +46,8 @@ impl Attempt {
         let mut trace = Trace {
             stage: "waiting for a connection",
             node: None,
+            on_reused: false,
+            stored: None,
         };
         let deadline = (scheduled + self.timeout).into();
         let failure = match timeout_at(deadline, self.exchange(&asked, &mut trace)).await {
@@ -50,11 +58,23 @@ impl Attempt {
                 format!("not done within {:?}, still {}", self.timeout, trace.stage),
             )),
         };
+        let latency = scheduled.elapsed();
+        if let Some(witness) = &self.witness {
+            witness.ended(&Ended {
+                call: asked.call,
+                scheduled,
+                latency,
+                is_right: failure.is_none(),
+                is_broken: matches!(failure, Some((Class::Broken, _))),
+                on_reused: trace.on_reused,
+                wrote: asked.wrote(trace.stored, failure.is_none()),
+            });
+        }
         self.tally.record(Outcome {
             call: asked.call,
             scheduled,
             lag,
-            latency: scheduled.elapsed(),
+            latency,
             failure: failure.map(|(class, detail)| Failure {
                 class,
                 detail,
@@ -68,6 +88,7 @@ impl Attempt {
         let mut request = self.request(asked);
         trace.stage = "waiting for the head of the answer";
         let answer = loop {
+            trace.on_reused = lease.reused;
             let mut error = match lease.sender.try_send_request(request).await {
                 Ok(answer) => break answer,
                 Err(error) => error,
@@ -104,9 +125,10 @@ impl Attempt {
             return Err((Class::Status(status), text));
         }
         let location = header("location").unwrap_or_default();
-        asked
+        trace.stored = asked
             .check(&Answered { location, body }, &self.created)
-            .map_err(|why| (Class::WrongBody, why))
+            .map_err(|why| (Class::WrongBody, why))?;
+        Ok(())
     }
 
     fn request(&self, asked: &Asked) -> Request<Full<Bytes>> {

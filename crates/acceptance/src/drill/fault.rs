@@ -1,0 +1,348 @@
+//! Makes one fault happen, tells when it was over, and leaves how to take it back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::installation::{Installation, Member, Status, answers};
+use super::proxy::Proxy;
+use super::scenario::{Fault, Mode, Role, SignalName};
+use super::undo::{Undo, change_gateway_file};
+use crate::error::Error;
+use crate::http::{Method, Request};
+use crate::signals::{self, Process, Signal, kill, wait_until};
+
+/// The longest wait for what was broken to be well again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A full volume is filled in pieces of this size.
+const FILL_BYTES: usize = 1024 * 1024;
+/// A volume of logs larger than this is not filled.
+const FILL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// A fault that happened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inflicted {
+    pub(super) at: Instant,
+    /// When it was taken back, or all answered again.
+    pub(super) over: Instant,
+    /// Whether `over` is when a process came back.
+    pub(super) is_return: bool,
+}
+
+/// One drill's means of breaking things.
+pub(super) struct Breaker<'a> {
+    pub(super) installation: &'a Installation,
+    pub(super) fault: &'a Fault,
+    pub(super) undo: Arc<Undo>,
+    pub(super) http: String,
+    proxy: Option<Proxy>,
+    turn: usize,
+}
+
+impl<'a> Breaker<'a> {
+    /// Prepares the fault: a proxy is put before the first node.
+    ///
+    /// # Errors
+    /// Those of the installation, and where no port is to be had.
+    pub(super) async fn prepare(
+        installation: &'a Installation,
+        fault: &'a Fault,
+        status: &Status,
+    ) -> Result<Self, Error> {
+        let undo = Arc::new(Undo::default());
+        let proxy = match fault {
+            Fault::Proxy { .. } => Some(put_between(installation, status, &undo).await?),
+            _ => None,
+        };
+        Ok(Self {
+            installation,
+            fault,
+            undo,
+            http: status.urls.http.clone().unwrap_or_default(),
+            proxy,
+            turn: 0,
+        })
+    }
+
+    /// What the installation lacks for this fault, if anything.
+    pub(super) async fn lacking(
+        installation: &Installation,
+        fault: &Fault,
+        status: &Status,
+    ) -> Option<String> {
+        let nodes = status.of(Role::Node);
+        let needs_fault = match fault {
+            Fault::Poison { .. } => "operation",
+            Fault::Overload { .. } => "rps_limit",
+            Fault::FullLogs { .. } => {
+                let free = free_bytes(&installation.folder.join("logs"));
+                return free.err().or_else(|| {
+                    let is_own = is_own_volume(&installation.folder);
+                    (!is_own).then(|| "its logs/ is no small volume of its own".to_owned())
+                });
+            }
+            _ => return None,
+        };
+        let node = nodes.first()?;
+        (!installation.has_fault(node, needs_fault).await)
+            .then(|| format!("its nodes were not started with --faults {needs_fault}"))
+    }
+
+    /// Breaks something and waits until it is well again, at most a minute.
+    ///
+    /// # Errors
+    /// Where it could not be broken, or a command failed.
+    pub(super) async fn inflict(&mut self) -> Result<Inflicted, Error> {
+        self.turn += 1;
+        let status = self.installation.status().await?;
+        let begun = Instant::now();
+        let is_return = match self.fault {
+            Fault::Signal {
+                role,
+                signal,
+                lasts_ms,
+            } => return self.signal(&status, *role, *signal, *lasts_ms).await,
+            Fault::Poison { bits } => return self.poison(&status, *bits).await,
+            Fault::Proxy { mode, lasts_ms } => {
+                if let Some(proxy) = &self.proxy {
+                    proxy.set(*mode);
+                    tokio::time::sleep(Duration::from_millis(*lasts_ms)).await;
+                    proxy.set(Mode::Pass);
+                }
+                false
+            }
+            Fault::Command { arguments } => {
+                let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+                self.installation.command(&arguments).await?;
+                false
+            }
+            Fault::Reload { times } => {
+                for _ in 0..*times {
+                    self.installation.reload(&status.of(Role::Gateway)).await?;
+                }
+                false
+            }
+            Fault::Upgrade => {
+                self.upgrade(&status).await?;
+                false
+            }
+            Fault::FullLogs { lasts_ms } => {
+                self.fill_logs()?;
+                tokio::time::sleep(Duration::from_millis(*lasts_ms)).await;
+                self.undo.run();
+                false
+            }
+            Fault::Clock {
+                jump_seconds,
+                lasts_ms,
+            } => {
+                set_clock(*jump_seconds)?;
+                let back = -jump_seconds;
+                self.undo.push(move || {
+                    let _ = set_clock(back);
+                });
+                tokio::time::sleep(Duration::from_millis(*lasts_ms)).await;
+                self.undo.run();
+                false
+            }
+            // Load of its own, run beforehand.
+            Fault::Overload { .. } => false,
+        };
+        Ok(Inflicted {
+            at: begun,
+            over: Instant::now(),
+            is_return,
+        })
+    }
+
+    async fn signal(
+        &mut self,
+        status: &Status,
+        role: Role,
+        signal: SignalName,
+        lasts_ms: u64,
+    ) -> Result<Inflicted, Error> {
+        let members = status.of(role);
+        let member = members.get(self.turn % members.len().max(1));
+        let found = member.and_then(|member| Some((member, member.process()?)));
+        let Some((member, process)) = found else {
+            let why = "no process of that role runs".to_owned();
+            return Err(self.installation.fault("send a signal", why));
+        };
+        let at = Instant::now();
+        match signal {
+            SignalName::Kill => kill(&process, Signal::Kill)?,
+            SignalName::Stop => {
+                let tree: Vec<Process> = std::iter::once(process.clone())
+                    .chain(signals::descendants_of(process.pid))
+                    .collect();
+                let frozen = tree.clone();
+                self.undo.push(move || thaw(&frozen));
+                for one in &tree {
+                    // One that has just ended by itself needs no signal.
+                    let _ = kill(one, Signal::Stop);
+                }
+            }
+        }
+        let nodes = status.of(Role::Node);
+        if lasts_ms > 0 {
+            // Until it is thawed, or was replaced before that.
+            let limit = Duration::from_millis(lasts_ms);
+            let gone = async || !signals::alive(&process) && answers(member, &nodes).await;
+            let _ = wait_until("it was replaced", limit, gone).await;
+            self.undo.run();
+        }
+        let is_other = || signal == SignalName::Stop || !signals::alive(&process);
+        let back = async || is_other() && answers(member, &nodes).await;
+        wait_until("the broken process is back", PATIENCE, back).await?;
+        Ok(Inflicted {
+            at,
+            over: Instant::now(),
+            is_return: true,
+        })
+    }
+
+    /// Whichever node gets it: one of those that ran is gone, and all answer.
+    async fn poison(&mut self, status: &Status, bits: u64) -> Result<Inflicted, Error> {
+        let nodes = status.of(Role::Node);
+        let before: Vec<Process> = nodes.iter().filter_map(Member::process).collect();
+        // Each its own value: the same poison twice would be known the second time.
+        let drawn = u64::from(std::process::id()) << 8 | self.turn as u64;
+        let operation = (bits << 32) | (drawn & 0xFFFF_FFFF);
+        let request = Request::new(Method::POST, &format!("{}/operation", self.http));
+        let at = Instant::now();
+        // What it is answered is no matter: it is the one request that may fail.
+        let answered = request
+            .json(&serde_json::json!({ "operation": operation }))
+            .send();
+        let back = async {
+            wait_until("the poisoned node was replaced", PATIENCE, async || {
+                before.iter().any(|process| !signals::alive(process))
+            })
+            .await?;
+            wait_until("all nodes answer again", PATIENCE, async || {
+                for node in &nodes {
+                    if !answers(node, &nodes).await {
+                        return false;
+                    }
+                }
+                true
+            })
+            .await?;
+            Ok::<Instant, Error>(Instant::now())
+        };
+        let (_, back) = tokio::join!(answered, back);
+        Ok(Inflicted {
+            at,
+            over: back?,
+            is_return: true,
+        })
+    }
+
+    /// The same contents under another name, one byte longer.
+    async fn upgrade(&self, status: &Status) -> Result<(), Error> {
+        let failed = |error: std::io::Error| {
+            self.installation
+                .fault("copy the program", error.to_string())
+        };
+        let program = &self.installation.program;
+        let name = format!("bingo-drill-{}-{}", std::process::id(), self.turn);
+        let copy = program.with_file_name(name);
+        let mut bytes = std::fs::read(program).map_err(failed)?;
+        bytes.push(0);
+        std::fs::write(&copy, bytes).map_err(failed)?;
+        let permissions = std::fs::metadata(program).map_err(failed)?.permissions();
+        std::fs::set_permissions(&copy, permissions).map_err(failed)?;
+        let (old, new) = (program.clone(), copy.clone());
+        for role in [Role::Node, Role::Gateway] {
+            for member in status.of(role) {
+                self.replace(&member, &new).await?;
+            }
+        }
+        for role in [Role::Node, Role::Gateway] {
+            for member in status.of(role) {
+                self.replace(&member, &old).await?;
+            }
+        }
+        std::fs::remove_file(copy).map_err(failed)
+    }
+
+    async fn replace(&self, member: &Member, program: &Path) -> Result<(), Error> {
+        let program = program.to_string_lossy();
+        let arguments = ["restart", &member.name, "--binary", &program];
+        self.installation.command(&arguments).await
+    }
+
+    fn fill_logs(&self) -> Result<(), Error> {
+        use std::io::Write;
+        let logs = self.installation.folder.join("logs");
+        let fault = |why: String| self.installation.fault("fill the volume of its logs", why);
+        let free = free_bytes(&logs).map_err(fault)?;
+        if free > FILL_BYTES_MAX || !is_own_volume(&self.installation.folder) {
+            return Err(fault("it is no small volume of its own".to_owned()));
+        }
+        let path = logs.join(".drill-fills-this-volume");
+        let written = path.clone();
+        self.undo.push(move || {
+            let _ = std::fs::remove_file(written);
+        });
+        let mut file = std::fs::File::create(&path).map_err(|error| fault(error.to_string()))?;
+        let mut piece = vec![0; FILL_BYTES];
+        // Smaller and smaller pieces, until not even a byte has room.
+        while !piece.is_empty() {
+            if file.write_all(&piece).is_err() {
+                piece.truncate(piece.len() / 2);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts a proxy before the first node and waits until it was taken up.
+async fn put_between(
+    installation: &Installation,
+    status: &Status,
+    undo: &Undo,
+) -> Result<Proxy, Error> {
+    let nodes = status.of(Role::Node);
+    let listen = nodes.first().and_then(|node| node.listen.clone());
+    let fault = |why: String| installation.fault("put a proxy before a node", why);
+    let listen = listen.ok_or_else(|| fault("it has no node".to_owned()))?;
+    let address = listen
+        .parse()
+        .map_err(|_| fault(format!("{listen} is no address")))?;
+    let proxy = Proxy::start(address)
+        .await
+        .map_err(|error| fault(error.to_string()))?;
+    let through = proxy.address().to_string();
+    let (from, to) = (format!("address: {listen}"), format!("address: {through}"));
+    change_gateway_file(&installation.folder, undo, |text| {
+        text.contains(&from).then(|| text.replacen(&from, &to, 1))
+    })?;
+    installation.reload(&status.of(Role::Gateway)).await?;
+    Ok(proxy)
+}
+
+fn thaw(processes: &[Process]) {
+    for one in processes {
+        // Those that were killed meanwhile need none.
+        let _ = kill(one, Signal::Continue);
+    }
+}
+
+fn set_clock(seconds: i64) -> Result<(), Error> {
+    use rustix::time::{ClockId, clock_gettime, clock_settime};
+    let mut now = clock_gettime(ClockId::Realtime);
+    now.tv_sec += seconds;
+    clock_settime(ClockId::Realtime, now).map_err(|error| Error::Clock(error.to_string()))
+}
+
+fn free_bytes(folder: &Path) -> Result<u64, String> {
+    let seen = rustix::fs::statvfs(folder).map_err(|error| error.to_string())?;
+    Ok(seen.f_bavail * seen.f_frsize)
+}
+
+fn is_own_volume(folder: &Path) -> bool {
+    let device = |path: &Path| rustix::fs::stat(path).ok().map(|seen| seen.st_dev);
+    device(folder) != device(&folder.join("logs"))
+}
