@@ -121,6 +121,8 @@ impl Waiting<'_> {
         if !runs_another(pid, binary) {
             return Ok(());
         }
+        // The others are to run it next.
+        self.check_program(attempted, binary)?;
         let asked = self.client().upgrade(binary);
         asked.map_err(|error| self.refused(attempted, &error))?;
         let deadline = Instant::now() + self.timeout;

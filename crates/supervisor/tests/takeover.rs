@@ -217,3 +217,28 @@ fn it_waits_until_no_replacement_is_half_done_and_a_stop_goes_before() {
     signal(installation.child.id(), Signal::TERM);
     assert_eq!(installation.ended().0, Some(0));
 }
+
+#[test]
+fn a_child_that_ends_meanwhile_is_restarted_by_who_hears_of_it() {
+    let installation = Installation::start(vec![process("a", &["sleep", "1000"])]);
+    let programs = [
+        other_program(&installation),
+        std::env::current_exe().unwrap(),
+    ];
+    let mut pid = installation.until_state("a", ProcessState::Healthy).pid;
+    for round in 0..4 {
+        let program = &programs[round % 2];
+        installation.client().upgrade(program).unwrap();
+        // Before, in or after the exec, as it happens.
+        signal(pid.unwrap(), Signal::KILL);
+        until_it_runs(&installation, program);
+        pid = until("another one runs", || {
+            let now = installation.process("a");
+            let is_new = now.pid != pid && now.state == ProcessState::Healthy;
+            is_new.then_some(now.pid)
+        });
+    }
+    let status = installation.status();
+    assert_eq!(status.process("a").unwrap().restarts, 4);
+    assert_eq!(status.supervisor().unwrap().restarts, 4);
+}
