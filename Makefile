@@ -34,12 +34,13 @@ lint: ## format, lints, dependencies, tidiness; no PostgreSQL needed
 	@.ci/deny
 	cargo test --locked --profile ci -p bingo --test tidy
 
-bench: ## the gateway beside nginx and HAProxy, prepare_db and the lists beside psql; about ten minutes
+bench: ## the gateway beside nginx and HAProxy, prepare_db and the lists beside psql, misbehaving children; about ten minutes
 	@.ci/prepare rust compiler postgres bench
 	cargo build --profile dist --locked -p bingo
 	cargo build --profile dist --locked -p gateway --example http3_load
 	bench/gateway --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 	bench/database --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
+	bench/supervisor --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo --peers bingo
 
 drill: ## every fault of the table, 10 000 requests each; half an hour; ARGS=--short for a taste
 	@.ci/prepare rust compiler postgres

@@ -6,7 +6,8 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use chassis::{Exit, Failure, Shutdown};
-use supervisor::{Config, Switches};
+use supervisor::takeover::{self, Takeover};
+use supervisor::{Config, Program, Start, Switches};
 
 use crate::runtime::{self, LogArguments};
 
@@ -21,6 +22,12 @@ pub(crate) struct Arguments {
     /// End everything when stdin closes, that is, when whoever started this is gone
     #[arg(long)]
     until_stdin_closes: bool,
+    /// Go on with what the program that this process was before left in that descriptor
+    #[arg(long, hide = true, value_name = "FD")]
+    takeover: Option<i32>,
+    /// Say whether what stdin holds could be taken over, and do nothing
+    #[arg(long, hide = true)]
+    takeover_check: bool,
     #[command(flatten)]
     logs: LogArguments,
     /// One command to keep alive instead of a file's processes
@@ -29,21 +36,31 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    if arguments.takeover_check {
+        Takeover::check(&mut std::io::stdin())?;
+        return Ok(Exit::Done);
+    }
     if arguments.new_session {
         // Fails only for a process that leads its group already, and then there is nothing to do.
         let _ = rustix::process::setsid();
     }
-    let config = match &arguments.config {
-        Some(path) => Config::read(path)?,
-        None => Config::for_command(arguments.command),
+    let start = match (&arguments.config, arguments.takeover) {
+        (_, Some(descriptor)) => Start::Takeover(Box::new(Takeover::take(descriptor)?)),
+        (Some(path), None) => Start::Anew(Config::read(path)?),
+        (None, None) => Start::Anew(Config::for_command(arguments.command)),
+    };
+    let program = Program {
+        launcher: launcher(),
+        again: arguments.config.is_some().then(own_arguments),
     };
     arguments.logs.start(None, None)?;
     runtime::run(async move {
         let switches = Switches::on_signals().map_err(runtime::no_runtime)?;
+        takeover::hear_signals();
         if arguments.until_stdin_closes {
             request_when_stdin_closes(switches.stop.clone());
         }
-        supervisor::run(config, arguments.config, switches, launcher()).await?;
+        supervisor::run(start, arguments.config, switches, program).await?;
         Ok(Exit::Done)
     })
 }
@@ -53,6 +70,20 @@ fn launcher() -> Vec<OsString> {
     [supervisor::launch::OWN_PROGRAM, "launch", "--"]
         .map(OsString::from)
         .to_vec()
+}
+
+/// The arguments of this process, without those of a takeover.
+fn own_arguments() -> Vec<OsString> {
+    let mut own = Vec::new();
+    let mut all = std::env::args_os().skip(1);
+    while let Some(argument) = all.next() {
+        if argument == takeover::FLAG {
+            all.next();
+        } else {
+            own.push(argument);
+        }
+    }
+    own
 }
 
 /// A thread, because a blocking read of stdin cannot be cancelled: it dies with the process.

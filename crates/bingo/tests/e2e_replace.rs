@@ -188,7 +188,7 @@ async fn everything_is_upgraded_and_rolled_out_and_no_new_connection_fails() {
 
     let upgraded = installation.run(&["up", "--detach"]);
     assert_eq!(upgraded.code, 0, "{}", upgraded.stderr);
-    for name in ["node-1", "node-2", "gateway-2"] {
+    for name in ["supervisor", "node-1", "node-2", "gateway-2"] {
         let told = format!("{name} runs {binary} now");
         assert!(upgraded.stderr.contains(&told), "{}", upgraded.stderr);
     }
@@ -210,6 +210,7 @@ async fn everything_is_upgraded_and_rolled_out_and_no_new_connection_fails() {
     for role in ["postgres", "supervisor"] {
         assert_eq!(pids(&before, role), pids(&after, role));
     }
+    assert_eq!(runs(pids(&after, "supervisor")[0]), installation.binary());
     wait_until("the new gateway reads the UDP socket", SOON, async || {
         speaks_quic(https_port)
     })
@@ -218,6 +219,36 @@ async fn everything_is_upgraded_and_rolled_out_and_no_new_connection_fails() {
     let again = installation.run(&["up", "--detach"]);
     assert_eq!(again.code, 0, "{}", again.stderr);
     assert_eq!(pids(&installation.status(), "node"), pids(&after, "node"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_upgrades_of_everything_lose_no_new_connection_and_no_database() {
+    let mut installation = Installation::new("five", ROWS);
+    let before = installation.up(&["--detach"]).await;
+    let visitors = Visitors::come(&[installation.url("/api/movie/1")]);
+    for number in 1..=5 {
+        installation.take_newer_binary();
+        let begun = Instant::now();
+        let upgraded = installation.run(&["up", "--detach"]);
+        assert_eq!(upgraded.code, 0, "{}", upgraded.stderr);
+        println!("upgrade {number}: {:?}", begun.elapsed());
+        let status = installation.status();
+        for role in ["supervisor", "node", "gateway"] {
+            for pid in pids(&status, role) {
+                let runs = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+                assert_eq!(runs, installation.binary(), "{role}");
+            }
+        }
+        let supervisor = &status["processes"].as_array().unwrap()[0];
+        assert_eq!(supervisor["restarts"], number, "{supervisor}");
+        for role in ["supervisor", "postgres"] {
+            assert_eq!(pids(&before, role), pids(&status, role));
+        }
+    }
+    let (asked, failures) = visitors.leave().await;
+    println!("{asked} connections, {} failed", failures.len());
+    assert!(asked > 500, "{asked}");
+    assert!(failures.is_empty(), "{failures:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

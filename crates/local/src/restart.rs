@@ -1,7 +1,8 @@
 //! `bingo restart NAME`, `bingo rollout`, and `bingo up` with another program than the one that runs:
 //! processes anew, one at a time, each behind a successor that is up and healthy where it can stand
-//! beside the old one. The supervisor does it and decides when; this asks and waits. Left out: the
-//! supervisor itself goes on with the program that it was started from.
+//! beside the old one. The supervisor does it and decides when; this asks and waits. The supervisor
+//! itself becomes the other program, as the same process, before the others: who replaces them then
+//! knows what the new program knows.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -81,8 +82,10 @@ impl Waiting<'_> {
         done
     }
 
-    /// Replaces every node and gateway that runs another program than `binary`; tells `done` of each.
+    /// Replaces the supervisor and every node and gateway that runs another program than `binary`; tells
+    /// `done` of each.
     pub(crate) fn upgrade(&self, binary: &Path, mut done: impl FnMut(&str)) -> Result<(), Failure> {
+        self.upgrade_supervisor(binary, &mut done)?;
         let status = self.status("upgrade the processes that run")?;
         let others: Vec<&ProcessStatus> = status
             .processes
@@ -101,6 +104,37 @@ impl Waiting<'_> {
         for job in jobs.filter(|_| !others.is_empty()) {
             self.change_job(&job.name, binary)?;
         }
+        Ok(())
+    }
+
+    fn upgrade_supervisor(
+        &self,
+        binary: &Path,
+        done: &mut impl FnMut(&str),
+    ) -> Result<(), Failure> {
+        let attempted = "upgrade the supervisor";
+        let status = self.status(attempted)?;
+        let own = status.supervisor();
+        let Some((own, pid)) = own.and_then(|own| Some((own, own.pid?))) else {
+            return Ok(());
+        };
+        if !runs_another(pid, binary) {
+            return Ok(());
+        }
+        // The others are to run it next.
+        self.check_program(attempted, binary)?;
+        let asked = self.client().upgrade(binary);
+        asked.map_err(|error| self.refused(attempted, &error))?;
+        let deadline = Instant::now() + self.timeout;
+        while runs_another(pid, binary) || self.status(attempted).is_err() {
+            if Instant::now() >= deadline {
+                let why = "it waits for a replacement that is under way";
+                let help = format!("bingo status --dir {}", self.layout.root().display());
+                return Err(Failure::run_time(attempted, why, help));
+            }
+            std::thread::sleep(POLL);
+        }
+        done(&own.name);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! also signal the processes. The client blocks; it is for commands that ask and end.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,11 @@ pub enum Request {
     Restart {
         name: String,
     },
+    /// Become another program, at once or when no replacement is under way. Answered when that
+    /// program was asked whether it can.
+    Upgrade {
+        program: PathBuf,
+    },
 }
 
 /// What is answered: `{"answer":"done"}`.
@@ -79,7 +85,14 @@ impl Client {
     }
 
     pub fn status(&self) -> Result<Status, ControlError> {
-        match self.ask(&Request::Status)? {
+        let answer = match self.ask(&Request::Status) {
+            // It becomes another program just now: that one has the socket.
+            Err(ControlError::NoAnswer { source, .. }) if is_broken_off(&source) => {
+                self.ask(&Request::Status)
+            }
+            answer => answer,
+        };
+        match answer? {
             Answer::Status(status) => Ok(status),
             other => Err(unexpected(&other)),
         }
@@ -119,6 +132,13 @@ impl Client {
             Answer::Changed(change) => Ok(change),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Returns when the other program says that it can take over; wait for it to be what runs.
+    pub fn upgrade(&self, program: &Path) -> Result<(), ControlError> {
+        self.order(&Request::Upgrade {
+            program: program.to_owned(),
+        })
     }
 
     fn order(&self, request: &Request) -> Result<(), ControlError> {
@@ -164,6 +184,11 @@ fn exchange(stream: &mut BlockingStream, line: &str) -> io::Result<String> {
     Ok(answer)
 }
 
+fn is_broken_off(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 fn unexpected(answer: &Answer) -> ControlError {
     ControlError::Refused {
         why: format!("it answered something else: {answer:?}"),
@@ -176,7 +201,22 @@ pub(crate) type Asked = (Request, oneshot::Sender<Answer>);
 /// The listening side; its socket file goes with it.
 pub(crate) struct Server {
     listener: UnixListener,
+    /// One for each exchange, and one to accept the next.
+    permits: Arc<Semaphore>,
     _file: SocketFile,
+}
+
+/// A server as seen from beside it.
+pub(crate) struct Beside {
+    pub(crate) socket: OwnedFd,
+    permits: Arc<Semaphore>,
+}
+
+impl Beside {
+    /// Whether nobody waits for an answer; who connects from now on waits for the next program.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.permits.available_permits() + 1 >= CONNECTIONS_MAX
+    }
 }
 
 struct SocketFile(PathBuf);
@@ -205,6 +245,24 @@ impl Server {
         })
     }
 
+    /// Goes on with the socket of the program before.
+    pub(crate) fn go_on(path: &Path, listener: OwnedFd) -> io::Result<Self> {
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        Ok(Self {
+            listener: UnixListener::from_std(listener)?,
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            _file: SocketFile(path.to_owned()),
+        })
+    }
+
+    /// What the next program goes on with.
+    pub(crate) fn beside(&self) -> io::Result<Beside> {
+        Ok(Beside {
+            socket: self.listener.as_fd().try_clone_to_owned()?,
+            permits: Arc::clone(&self.permits),
+        })
+    }
+
     fn bind(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path
             .parent()
@@ -222,6 +280,7 @@ impl Server {
         let listener = UnixListener::bind(path)?;
         let server = Self {
             listener,
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             _file: SocketFile(path.to_owned()),
         };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
@@ -230,9 +289,8 @@ impl Server {
 
     /// Serves until it is dropped; each request goes to `asked`.
     pub(crate) async fn serve(self, asked: mpsc::Sender<Asked>) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
                 return;
             };
             match self.listener.accept().await {

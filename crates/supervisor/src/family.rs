@@ -9,10 +9,15 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Signal, WaitOptions};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -27,10 +32,59 @@ const SCRIBES_MAX: Duration = Duration::from_secs(2);
 /// How long the end of the supervisor waits for killed orphans.
 const END_MAX: Duration = Duration::from_secs(5);
 const SWEEP_STEP: Duration = Duration::from_millis(1);
+/// How often an adopted child is looked at where the kernel cannot say when it ends.
+const ADOPTED_STEP: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 pub(crate) struct Family {
     members: Mutex<Members>,
+}
+
+/// A child that is waited for.
+#[derive(Debug)]
+pub(crate) enum Member {
+    /// Started by this program.
+    Started(Child),
+    /// Started by the program that this process was before: by its pid.
+    Adopted(u32),
+}
+
+impl Member {
+    /// How it ended.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        match self {
+            Self::Started(child) => child.wait().await,
+            Self::Adopted(pid) => {
+                let gone = || io::Error::other("its pid is none");
+                wait_adopted(processes::to_pid(*pid).ok_or_else(gone)?).await
+            }
+        }
+    }
+}
+
+async fn wait_adopted(pid: Pid) -> io::Result<ExitStatus> {
+    // Readable from its end on (pidfd_open(2), Linux 5.3); it stays a zombie until we wait for it.
+    if let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        // SAFETY: the handle is an open descriptor that `AsyncFd` owns from here on, and an `OwnedFd` is
+        // always the same one.
+        #[allow(unsafe_code)]
+        let handle = unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) };
+        let handle = handle.map_err(io::Error::from)?;
+        let _ = handle.readable().await?;
+    }
+    loop {
+        match rustix::process::waitpid(Some(pid), WaitOptions::NOHANG)? {
+            Some((_, status)) => return Ok(ExitStatus::from_raw(status.as_raw())),
+            None => tokio::time::sleep(ADOPTED_STEP).await,
+        }
+    }
+}
+
+/// What a family knows, for the program that this process becomes.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Known {
+    seen: Vec<u32>,
+    strays: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +112,34 @@ impl Family {
             .ok_or_else(|| io::Error::other("the new process has no pid"))?;
         members.own.insert(pid);
         Ok((child, pid))
+    }
+
+    /// Takes a child of the program that this process was before for one of ours; `forget` must be
+    /// called when it was waited for.
+    pub(crate) fn adopt(&self, pid: u32) -> Member {
+        self.lock().own.insert(pid);
+        Member::Adopted(pid)
+    }
+
+    /// Daemons that were known before are nobody's orphans now.
+    pub(crate) fn recall(&self, known: Known) {
+        let mut members = self.lock();
+        members.seen.extend(known.seen);
+        members.strays.extend(known.strays);
+    }
+
+    /// Runs `work` while no child can be started, so that none inherits what must not be inherited.
+    pub(crate) fn without_starts<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _members = self.lock();
+        work()
+    }
+
+    pub(crate) fn known(&self) -> Known {
+        let members = self.lock();
+        Known {
+            seen: members.seen.iter().copied().collect(),
+            strays: members.strays.iter().copied().collect(),
+        }
     }
 
     /// The child is gone and was waited for.

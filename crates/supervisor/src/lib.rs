@@ -18,6 +18,7 @@ pub mod config;
 pub mod control;
 pub mod launch;
 pub mod processes;
+pub mod takeover;
 
 mod capture;
 mod change;
@@ -45,6 +46,6 @@ pub use change::Change;
 pub use config::Config;
 pub use confine::lacking as lacking_for_privileges;
 pub use error::ControlError;
-pub use run::run;
+pub use run::{Program, Start, run};
 pub use status::{Beside, Memory, ProcessState, ProcessStatus, Status, Stray};
 pub use switches::Switches;

@@ -7,16 +7,19 @@ use std::ffi::OsString;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
+use std::sync::Arc;
 
 use tokio::net::UnixDatagram;
+
+use crate::takeover::{Descriptors, Number};
 
 /// A longer word is none of ours.
 const WORD_BYTES_MAX: usize = 4096;
 
 /// Where one run tells.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ear {
-    socket: UnixDatagram,
+    socket: Arc<UnixDatagram>,
     name: String,
 }
 
@@ -27,10 +30,22 @@ impl Ear {
         let name = format!("bingo-{}-{:x}{:x}", std::process::id(), random(), random());
         let socket = StdDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         socket.set_nonblocking(true)?;
-        Ok(Self {
-            socket: UnixDatagram::from_std(socket)?,
-            name,
-        })
+        Self::of(socket, name)
+    }
+
+    /// Goes on hearing where the program before was told.
+    pub(crate) fn go_on(name: String, socket: Number) -> io::Result<Self> {
+        Self::of(StdDatagram::from(socket.take()?), name)
+    }
+
+    fn of(socket: StdDatagram, name: String) -> io::Result<Self> {
+        let socket = Arc::new(UnixDatagram::from_std(socket)?);
+        Ok(Self { socket, name })
+    }
+
+    /// What the next program needs to go on hearing.
+    pub(crate) fn keep(&self, descriptors: &mut Descriptors) -> (String, Number) {
+        (self.name.clone(), descriptors.keep(&*self.socket))
     }
 
     /// The value of `NOTIFY_SOCKET`.

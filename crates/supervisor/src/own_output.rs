@@ -7,17 +7,28 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
-use crate::capture::Capture;
+use serde::{Deserialize, Serialize};
+
+use crate::capture::{self, Capture};
 use crate::plan::log_path;
 use crate::scribe::Settings;
 use crate::spawn::Spawner;
 use crate::status::SUPERVISOR;
+use crate::takeover::{Descriptors, Number};
 
 /// Our stdout and stderr as they were.
 pub(crate) struct OwnOutput {
     stdout: OwnedFd,
     stderr: OwnedFd,
-    _capture: Capture,
+    capture: Capture,
+}
+
+/// The same for the program that this process becomes: it writes to the pipe already.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    stdout: Number,
+    stderr: Number,
+    capture: capture::Kept,
 }
 
 impl OwnOutput {
@@ -43,7 +54,7 @@ impl OwnOutput {
         let own = Self {
             stdout: copy(io::stdout().as_fd())?,
             stderr: copy(io::stderr().as_fd())?,
-            _capture: {
+            capture: {
                 let (capture, pipe) = Capture::start(&spawner.family, &spawner.launcher, settings)?;
                 rustix::stdio::dup2_stdout(&pipe)?;
                 rustix::stdio::dup2_stderr(&pipe)?;
@@ -51,6 +62,38 @@ impl OwnOutput {
             },
         };
         Ok(own)
+    }
+
+    /// Goes on with what the program before had handed over.
+    pub(crate) fn go_on(spawner: &Spawner, kept: Kept) -> Option<Self> {
+        let settings = Settings {
+            path: log_path(spawner.log_folder.as_ref()?, SUPERVISOR),
+            limits: spawner.logs.clone(),
+        };
+        let go_on = || -> io::Result<Self> {
+            Ok(Self {
+                stdout: kept.stdout.take()?,
+                stderr: kept.stderr.take()?,
+                capture: Capture::go_on(
+                    &spawner.family,
+                    &spawner.launcher,
+                    settings,
+                    kept.capture,
+                )?,
+            })
+        };
+        go_on()
+            .inspect_err(|error| tracing::error!(%error, "our own log has no scribe"))
+            .ok()
+    }
+
+    /// What the next program needs to go on with it.
+    pub(crate) fn keep(&self, descriptors: &mut Descriptors) -> Kept {
+        Kept {
+            stdout: descriptors.keep(&self.stdout),
+            stderr: descriptors.keep(&self.stderr),
+            capture: self.capture.keep(descriptors),
+        }
     }
 
     /// Writes to where it was again; the scribe ends.

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use chassis::backoff::Backoff;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Restart;
 use crate::status::ProcessState;
@@ -44,7 +45,7 @@ const LATE: Duration = Duration::from_millis(100);
 /// The exit code of a wrong configuration or environment: trying again cannot help.
 const EXIT_CONFIGURATION: i32 = 64;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     Waiting,
     Pause {
@@ -76,15 +77,17 @@ enum Phase {
     Stopped,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Then {
     Stop,
     Restart { reason: String, by_choice: bool },
 }
 
-/// One process.
-#[derive(Clone, Debug)]
+/// One process. What it has gone through may be written down and read again; then it must be told
+/// which rules to `follow`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
+    #[serde(skip)]
     rules: Rules,
     phase: Phase,
     closing: bool,
@@ -204,6 +207,11 @@ impl Machine {
 
     pub(crate) fn is_waiting(&self) -> bool {
         self.phase == Phase::Waiting
+    }
+
+    /// It was started and has yet to tell that it serves.
+    pub(crate) fn waits_for_word(&self) -> bool {
+        matches!(self.phase, Phase::Starting { told: false, .. })
     }
 
     /// Whether those that wait for it may start.

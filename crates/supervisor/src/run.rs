@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::Config;
-use crate::control::{Answer, Asked, Request, Server};
+use crate::control::{self, Answer, Asked, Request, Server};
 use crate::family::Family;
 use crate::order;
 use crate::own_output::OwnOutput;
@@ -26,6 +26,7 @@ use crate::sockets::Sockets;
 use crate::spawn::{self, Spawner};
 use crate::status::{ProcessState, StateFile, Status};
 use crate::switches::Switches;
+use crate::takeover::Takeover;
 
 use reload::{Reader, Reading};
 use rotation::Rotation;
@@ -36,6 +37,7 @@ mod replace;
 mod rotation;
 mod runs;
 mod shown;
+mod upgrade;
 
 /// Reports that may wait; a full channel makes probers wait, and they say so (`late`).
 const REPORTS_MAX: usize = 1024;
@@ -49,29 +51,45 @@ const LATE: Duration = Duration::from_millis(100);
 /// Where nothing is due, the loop wakes this often anyway.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// Runs everything in `config` until it is stopped, or until nothing is left that runs or will run.
+/// What a supervisor begins with.
+#[derive(Debug)]
+pub enum Start {
+    Anew(Config),
+    /// It was another program before, which left this.
+    Takeover(Box<Takeover>),
+}
+
+/// How this program is started as something else.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// What stands before a command that needs `launch::launch`: for our binary
+    /// `/proc/self/exe launch --`.
+    pub launcher: Vec<OsString>,
+    /// The arguments of a supervisor that goes on with this one's work; it is given one of the flags
+    /// in `takeover` besides. None: it cannot become another program.
+    pub again: Option<Vec<OsString>>,
+}
+
+/// Runs everything in a configuration until it is stopped, or until nothing is left that runs or will
+/// run.
 ///
-/// `file` is where `config` was read, to be read again on a reload or SIGHUP; None for one command,
-/// which SIGHUP stops.
+/// `file` is where the configuration was read, to be read again on a reload or SIGHUP; None for one
+/// command, which SIGHUP stops.
 ///
-/// `launcher` is what stands before a command that needs `launch::launch`: for our binary
-/// `/proc/self/exe launch --`. Owns the whole process: it becomes the subreaper and kills, at its
-/// end, every child of this process, so nothing else in it may start any.
+/// Owns the whole process: it becomes the subreaper and kills, at its end, every child of this
+/// process, so nothing else in it may start any.
 ///
 /// Fails with exit 64 when the configuration is wrong, a port is busy or a file cannot be written;
 /// when nothing was stopped and a process failed for good, with its reason; and with exit 1 when a
 /// process could not be ended.
 pub async fn run(
-    config: Config,
+    start: Start,
     file: Option<PathBuf>,
     switches: Switches,
-    launcher: Vec<OsString>,
+    program: Program,
 ) -> Result<(), Failure> {
-    config.validate()?;
-    // First of all: where another supervisor runs already, that is what must be said.
-    let server = config.control_socket.as_deref().map(Server::open);
-    let server = server.transpose()?;
-    let mut supervisor = Supervisor::open(&config, switches, launcher)?;
+    let (mut supervisor, server) = begin(start, switches, program)?;
+    let config = supervisor.config.clone();
     let (asked, requests) = mpsc::channel(REQUESTS_MAX);
     let server = server.map(|server| tokio::spawn(server.serve(asked.clone())));
     if let Some(path) = config.state_file {
@@ -88,9 +106,11 @@ pub async fn run(
         supervisor.reader = Some(reader);
         readings
     });
-    let own = OwnOutput::hand_over(&supervisor.spawner);
+    if supervisor.own_output.is_none() {
+        supervisor.own_output = OwnOutput::hand_over(&supervisor.spawner);
+    }
     supervisor.work(requests, readings).await;
-    if let Some(own) = own {
+    if let Some(own) = supervisor.own_output.take() {
         own.take_back();
     }
     let orphans = supervisor.spawner.family.sweep_all().await;
@@ -105,6 +125,45 @@ pub async fn run(
     supervisor.verdict(orphans)
 }
 
+fn begin(
+    start: Start,
+    switches: Switches,
+    program: Program,
+) -> Result<(Supervisor, Option<Server>), Failure> {
+    let (config, mut takeover) = match start {
+        Start::Anew(config) => (config, None),
+        Start::Takeover(takeover) => (takeover.config.clone(), Some(*takeover)),
+    };
+    config.validate()?;
+    let failed = |error: std::io::Error| {
+        let help = "`bingo down` and `bingo up`";
+        Failure::run_time("go on with open sockets", error, help)
+    };
+    // First of all: where another supervisor runs already, that is what must be said.
+    let control = takeover
+        .as_mut()
+        .and_then(|takeover| takeover.control.take());
+    let server = match (config.control_socket.as_deref(), control) {
+        (Some(path), Some(socket)) => {
+            let socket = socket.take().map_err(failed)?;
+            Some(Server::go_on(path, socket).map_err(failed)?)
+        }
+        (Some(path), None) => Some(Server::open(path)?),
+        (None, _) => None,
+    };
+    let sockets = takeover
+        .as_mut()
+        .map(|takeover| std::mem::take(&mut takeover.sockets));
+    let sockets = Sockets::go_on(sockets.unwrap_or_default()).map_err(failed)?;
+    let mut supervisor = Supervisor::open(&config, sockets, switches, program)?;
+    let control = server.as_ref().map(Server::beside).transpose();
+    supervisor.control = control.map_err(failed)?;
+    if let Some(takeover) = takeover {
+        supervisor.go_on(takeover);
+    }
+    Ok((supervisor, server))
+}
+
 struct Supervisor {
     /// What the slots were made of.
     config: Config,
@@ -114,6 +173,15 @@ struct Supervisor {
     runs: u64,
     after: Vec<Vec<usize>>,
     spawner: Spawner,
+    /// See `Program`.
+    again: Option<Vec<OsString>>,
+    /// The program that this process becomes as soon as nothing is half done.
+    next_program: Option<PathBuf>,
+    /// How many programs this process was before.
+    upgrades: u32,
+    /// The control socket and where our own output goes, for the next program.
+    control: Option<control::Beside>,
+    own_output: Option<OwnOutput>,
     switches: Switches,
     stopping: bool,
     at_once: bool,
@@ -139,10 +207,16 @@ enum News {
     Exited(Ended, Vec<String>),
     Probed(Round),
     Ready,
+    Checked(upgrade::Checked),
 }
 
 impl Supervisor {
-    fn open(config: &Config, switches: Switches, launcher: Vec<OsString>) -> Result<Self, Failure> {
+    fn open(
+        config: &Config,
+        mut sockets: Sockets,
+        switches: Switches,
+        program: Program,
+    ) -> Result<Self, Failure> {
         let plan = Plan::new(config)?;
         if let Some(folder) = &config.log_folder {
             let mut builder = std::fs::DirBuilder::new();
@@ -157,11 +231,10 @@ impl Supervisor {
             let attempted = "become the parent of orphans (PR_SET_CHILD_SUBREAPER)";
             Failure::configuration(attempted, error, "use Linux 3.4 or newer")
         })?;
-        let mut sockets = Sockets::default();
         sockets.open(&plan)?;
         let spawner = Spawner {
             family: Arc::new(family),
-            launcher,
+            launcher: program.launcher,
             log_folder: config.log_folder.clone(),
             logs: config.logs.clone(),
             sockets,
@@ -179,6 +252,11 @@ impl Supervisor {
             runs: 0,
             after,
             spawner,
+            again: program.again,
+            next_program: None,
+            upgrades: 0,
+            control: None,
+            own_output: None,
             switches,
             stopping: false,
             at_once: false,
@@ -217,6 +295,7 @@ impl Supervisor {
             if self.is_over() {
                 return;
             }
+            self.become_next_program();
             let wake = self.slots.iter().flat_map(Slot::machines);
             let wake = wake.filter_map(Machine::wake_at);
             let wake = self.origin + wake.min().unwrap_or_else(|| self.now() + NEVER);
@@ -321,6 +400,9 @@ impl Supervisor {
     }
 
     fn take(&mut self, report: Report) {
+        if let News::Checked(checked) = report.news {
+            return self.checked(checked);
+        }
         let mut all = self.slots.iter().enumerate();
         let found = all.find_map(|(index, slot)| Some((index, slot.place_of(report.run)?)));
         let Some((index, place)) = found else {
@@ -329,6 +411,7 @@ impl Supervisor {
         match report.news {
             News::Probed(round) if self.is_void(index, place, &round) => {}
             News::Probed(round) => self.feed_to(index, place, Event::Probed(round)),
+            News::Checked(_) => {}
             News::Ready => self.feed_to(index, place, Event::Ready),
             News::Exited(ended, lines) => self.exited(index, place, ended, lines),
         }
@@ -348,6 +431,7 @@ impl Supervisor {
             Request::StopProcess { name, force } => self.stop_process(&name, force),
             Request::StartProcess { name } => self.start_process(&name),
             Request::Reload => return self.reload(Some(waits)),
+            Request::Upgrade { program } => return self.check_program(program, waits),
         };
         // A client that is gone needs no answer.
         let _ = waits.send(answer);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::capture::Capture;
 use crate::log_files;
+use crate::notify::Ear;
 use crate::plan;
 use crate::policy::memory::Measured;
 use crate::policy::turns::Wish;
@@ -78,6 +79,9 @@ pub(crate) struct Live {
     pub(crate) capture: Option<Capture>,
     /// Tasks that end with the run: they probe it and hear it.
     pub(crate) watchers: Vec<AbortHandle>,
+    /// Where it tells that it serves, and its own port.
+    pub(crate) ear: Option<Ear>,
+    pub(crate) port: Option<u16>,
     pub(crate) stop_signal: Signal,
     pub(crate) listen: Option<String>,
     pub(crate) metrics: Option<String>,

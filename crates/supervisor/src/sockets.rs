@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use chassis::Failure;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Protocol;
 use crate::plan::{Plan, Process, Socket};
+use crate::takeover::{Descriptors, Number};
 
 /// One open socket for each distinct address and protocol.
 #[derive(Debug, Default)]
@@ -26,7 +28,41 @@ struct Open {
     descriptor: OwnedFd,
 }
 
+/// An open socket for the program that this process becomes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    address: SocketAddr,
+    protocol: Protocol,
+    local: SocketAddr,
+    descriptor: Number,
+}
+
 impl Sockets {
+    /// Takes over what the program before had open. Fails where one is closed.
+    pub(crate) fn go_on(kept: Vec<Kept>) -> io::Result<Self> {
+        let open = kept.into_iter().map(|kept| {
+            Ok(Open {
+                address: kept.address,
+                protocol: kept.protocol,
+                local: kept.local,
+                descriptor: kept.descriptor.take()?,
+            })
+        });
+        let open: io::Result<Vec<Open>> = open.collect();
+        Ok(Self { open: open? })
+    }
+
+    /// What the next program needs to go on with them.
+    pub(crate) fn keep_open(&self, descriptors: &mut Descriptors) -> Vec<Kept> {
+        let kept = self.open.iter().map(|open| Kept {
+            address: open.address,
+            protocol: open.protocol,
+            local: open.local,
+            descriptor: descriptors.keep(&open.descriptor),
+        });
+        kept.collect()
+    }
+
     /// Opens what the plan names and is not open yet; each busy or forbidden address is named (exit
     /// 64), and then none of the new ones is kept.
     pub(crate) fn open(&mut self, plan: &Plan) -> Result<(), Failure> {

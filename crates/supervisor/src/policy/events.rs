@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Restart;
 
 /// What the rules depend on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Rules {
     pub(crate) kind: Kind,
     pub(crate) restart: Restart,
@@ -20,8 +22,9 @@ pub(crate) struct Rules {
 }
 
 /// Roles with rules of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kind {
+    #[default]
     Service,
     /// Done when it exited 0.
     Job,
@@ -30,7 +33,7 @@ pub(crate) enum Kind {
 }
 
 /// How a process ended, with the line of its log that explains it best.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     /// `exit 2` or `signal SIGKILL`.

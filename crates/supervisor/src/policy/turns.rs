@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Moment, may_end_by_choice};
 use crate::status::ProcessState;
 
@@ -14,7 +16,7 @@ pub(crate) const DRAIN_TURN: Duration = Duration::from_secs(2);
 const AGE_SPREAD: f64 = 0.25;
 
 /// Why a process is to be replaced; what comes first is more urgent.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Wish {
     /// It takes too much memory.
     Memory(String),

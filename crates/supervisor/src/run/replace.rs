@@ -116,7 +116,10 @@ impl Supervisor {
             slot.back(now);
         }
         self.wish_for_changed();
-        let all: Vec<Candidate<'_>> = self.slots.iter().map(|slot| slot.candidate(now)).collect();
+        // Before this becomes another program only what was begun is finished.
+        let waits = self.next_program.is_some();
+        let candidate = |slot| Slot::candidate(slot, now, waits);
+        let all: Vec<Candidate<'_>> = self.slots.iter().map(candidate).collect();
         for index in turns::next(now, &all) {
             self.replace(index);
         }
@@ -278,10 +281,11 @@ impl Slot {
         }
     }
 
-    fn candidate(&self, now: Duration) -> Candidate<'_> {
+    fn candidate(&self, now: Duration, waits: bool) -> Candidate<'_> {
         let drains = |old: &Beside| now.saturating_sub(old.since) < DRAIN_TURN;
         // A port is shared by two at most; who starts or ends just now needs no wish.
         let can_go = self.departing.is_none() && self.machine.is_running();
+        let can_go = can_go && (!waits || self.next.is_some());
         Candidate {
             role: &self.process.role,
             state: self.machine.state(),

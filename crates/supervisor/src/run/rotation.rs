@@ -18,6 +18,13 @@ pub(super) struct Rotation {
     told: HashMap<PathBuf, String>,
 }
 
+impl Rotation {
+    pub(super) fn is_running(&self) -> bool {
+        let running = self.running.as_ref();
+        running.is_some_and(|running| !running.is_finished())
+    }
+}
+
 impl Supervisor {
     /// Returns at once: whatever may block does so elsewhere, one look after the other.
     pub(super) async fn look(&mut self) {

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use super::replace::Ports;
 use super::{News, Report, Supervisor};
+use crate::capture::Capture;
+use crate::family::Member;
 use crate::notify::Ear;
 use crate::plan;
 use crate::policy::memory::Measured;
@@ -89,11 +91,11 @@ impl Supervisor {
             slot.held = false;
         }
         let prepared = prepare(slot.process_at(place), &mut self.ports);
-        let started = prepared.and_then(|(process, ear)| {
+        let started = prepared.and_then(|(process, port, ear)| {
             let started = self.spawner.start(&process)?;
-            Ok((process, ear, started))
+            Ok((process, port, ear, started))
         });
-        let (process, ear, started) = started.map_err(|error| {
+        let (process, port, ear, started) = started.map_err(|error| {
             slot.last_exit = None;
             slot.last_lines = vec![error.why.clone()];
             Event::StartFailed {
@@ -102,13 +104,15 @@ impl Supervisor {
             }
         })?;
         let pid = started.pid;
-        let watchers = watch(run, &process, ear, &self.spawner, &self.reports);
+        let watchers = watch(run, &process, ear.clone(), &self.spawner, &self.reports);
         let live = Live {
             pid,
             start_time: processes::start_time(pid).unwrap_or(0),
             started: Instant::now(),
             capture: started.capture.clone(),
             watchers,
+            port,
+            ear,
             age_at_end: process
                 .max_age
                 .map(|age| turns::age_at_end(age, chassis::random::random())),
@@ -128,21 +132,31 @@ impl Supervisor {
             *part.run = run;
             *part.live = Some(live);
         }
+        self.wait_for(run, pid, Member::Started(started.child), started.capture);
+        Ok(())
+    }
+
+    /// Reports the end of a run when it has come, and nothing is left of it.
+    pub(super) fn wait_for(
+        &self,
+        run: u64,
+        pid: u32,
+        mut member: Member,
+        capture: Option<Capture>,
+    ) {
         let family = Arc::clone(&self.spawner.family);
         let reports = self.reports.clone();
-        let mut child = started.child;
         tokio::spawn(async move {
-            let status = child.wait().await;
+            let status = member.wait().await;
             family.forget(pid);
             family.sweep(pid).await;
-            let lines = match started.capture {
+            let lines = match capture {
                 Some(capture) => capture.last_lines().await,
                 None => Vec::new(),
             };
             let news = News::Exited(describe(status.ok(), &lines), lines);
             let _ = reports.send(Report { run, news }).await;
         });
-        Ok(())
     }
 
     /// Sends a signal to the process, its stop signal by default.
@@ -177,7 +191,7 @@ impl Supervisor {
 fn prepare(
     process: &plan::Process,
     ports: &mut Ports,
-) -> Result<(plan::Process, Option<Ear>), StartError> {
+) -> Result<(plan::Process, Option<u16>, Option<Ear>), StartError> {
     let failed = |error: std::io::Error| StartError {
         why: format!("start {}: {error}", process.command.join(" ")),
         permanent: false,
@@ -187,11 +201,11 @@ fn prepare(
     let ear = process.rules.notified.then(Ear::open);
     let ear = ear.transpose().map_err(failed)?;
     let run = process.for_run(port, ear.as_ref().map(Ear::address));
-    Ok((run, ear))
+    Ok((run, port, ear))
 }
 
 /// The tasks that look at one run and report.
-fn watch(
+pub(super) fn watch(
     run: u64,
     process: &plan::Process,
     ear: Option<Ear>,
@@ -205,9 +219,6 @@ fn watch(
                 let news = News::Ready;
                 let _ = reports.send(Report { run, news }).await;
             }
-            // Whoever tells more later must find somebody there.
-            std::future::pending::<()>().await;
-            drop(ear);
         })
     });
     let probes = process.probe.clone().map(|probe| {

@@ -9,6 +9,9 @@ use crate::processes;
 use crate::slot::now_text;
 use crate::status::{ProcessState, ProcessStatus, SUPERVISOR, Status};
 
+/// Why a supervisor was replaced, by itself, as the same process.
+const UPGRADED: &str = "operator: new program";
+
 impl Supervisor {
     /// Writes the state where it changed.
     pub(super) fn show(&mut self) {
@@ -43,6 +46,8 @@ impl Supervisor {
                 ProcessState::Healthy
             },
             since: self.since.clone(),
+            restarts: self.upgrades,
+            last_restart_reason: (self.upgrades > 0).then(|| UPGRADED.to_owned()),
             uptime_seconds: figures.then(|| self.origin.elapsed().as_secs()),
             rss_bytes: processes::rss_bytes(own).filter(|_| figures),
             stop_signal: "SIGTERM".to_owned(),

@@ -1,6 +1,11 @@
 //! The file that a scribe writes: appended to, renamed away when it is too long or too old, opened
 //! anew when somebody else moved it. What cannot be written is counted and told in one line once
 //! writing works again.
+//!
+//! Two scribes write one file while a process and its successor run beside each other. Each appends
+//! whole lines at once, looks before each write whether the file is still at its path, and rotates it
+//! only with the lock on that very file: the one that comes second finds another file there, instead
+//! of moving it over the first one's. Nobody waits for the lock: who has it rotates.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -9,6 +14,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::{Dropped, Limits};
+use rustix::fs::{FlockOperation, flock};
+
 use crate::log_files::{remove_beyond, shift};
 
 /// How often it is looked whether the file is still the one that its path names.
@@ -31,6 +38,8 @@ struct Open {
     bytes: u64,
     begun: SystemTime,
     ends_in_mid_line: bool,
+    /// The line that is not ended is not ours.
+    is_others_line: bool,
 }
 
 impl LogFile {
@@ -70,12 +79,20 @@ impl LogFile {
 
     /// Rotates a file that is too old, and lets go of one that is no longer at its path.
     pub(super) fn look(&mut self) {
-        let Some(open) = &self.open else { return };
-        let here = std::fs::metadata(&self.path);
-        if !here.is_ok_and(|data| (data.dev(), data.ino()) == open.inode) {
-            self.open = None;
-        } else if self.is_too_old() {
+        self.follow();
+        if self.is_too_old() {
             let _ = self.rotate();
+        }
+    }
+
+    /// Lets go of a file that is no longer at its path, and sees what another scribe wrote to it.
+    fn follow(&mut self) {
+        if let Some(open) = &mut self.open {
+            if open.is_at(&self.path) {
+                open.catch_up();
+            } else {
+                self.open = None;
+            }
         }
     }
 
@@ -87,6 +104,7 @@ impl LogFile {
     }
 
     fn try_write(&mut self, block: &[u8]) -> io::Result<()> {
+        self.follow();
         let is_full = self.open.as_ref().is_some_and(|open| {
             open.bytes > 0 && open.bytes + block.len() as u64 > self.limits.file_bytes_max
         });
@@ -101,7 +119,7 @@ impl LogFile {
             Some(open) => open,
             none => none.insert(Open::at(&self.path)?),
         };
-        if open.ends_in_mid_line && note.is_some() {
+        if open.ends_in_mid_line && (note.is_some() || open.is_others_line) {
             open.append(b"\n")?;
         }
         if let Some(note) = note {
@@ -111,9 +129,20 @@ impl LogFile {
         open.append(block)
     }
 
-    /// `name.log` becomes `name.log.1` and so on; beyond the limit the oldest are removed.
+    /// `name.log` becomes `name.log.1` and so on; beyond the limit the oldest are removed. Nothing where
+    /// another scribe does it just now or has done it.
     fn rotate(&mut self) -> io::Result<()> {
-        self.open = None;
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        // Held until `open` is dropped, at the end.
+        if flock(&open.file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            self.open = Some(open);
+            return Ok(());
+        }
+        if !open.is_at(&self.path) {
+            return Ok(());
+        }
         let kept = self.limits.files_max.saturating_sub(1);
         shift(&self.path, kept)?;
         if kept == 0 {
@@ -139,14 +168,30 @@ impl Open {
             bytes: data.len(),
             begun: begun.unwrap_or_else(|_| SystemTime::now()),
             ends_in_mid_line: ends_in_mid_line(&file, data.len()),
+            is_others_line: false,
             file,
         })
+    }
+
+    fn is_at(&self, path: &std::path::Path) -> bool {
+        let here = std::fs::metadata(path);
+        here.is_ok_and(|data| (data.dev(), data.ino()) == self.inode)
+    }
+
+    fn catch_up(&mut self) {
+        let bytes = self.file.metadata().map_or(self.bytes, |data| data.len());
+        if bytes != self.bytes {
+            self.bytes = bytes;
+            self.ends_in_mid_line = ends_in_mid_line(&self.file, bytes);
+            self.is_others_line = true;
+        }
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.bytes += bytes.len() as u64;
         self.ends_in_mid_line = bytes.last().is_some_and(|last| *last != b'\n');
+        self.is_others_line = false;
         Ok(())
     }
 }
@@ -224,6 +269,54 @@ mod tests {
         file.look();
         file.write(b"two\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+    }
+
+    #[test]
+    fn two_that_write_one_file_rotate_it_without_losing_or_tearing_a_line() {
+        const LINES: usize = 3000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.log");
+        let limits = Limits {
+            file_bytes_max: 400,
+            files_max: 900,
+            ..Limits::default()
+        };
+        std::thread::scope(|scope| {
+            for name in ["old", "new"] {
+                let mut file = LogFile::new(path.clone(), limits.clone());
+                scope.spawn(move || {
+                    for number in 0..LINES {
+                        file.write(format!("{name} {number}\n").as_bytes());
+                    }
+                    assert_eq!(file.lost_lines(), 0);
+                });
+            }
+        });
+        let mut lines: Vec<String> = Vec::new();
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            lines.extend(text.lines().map(str::to_owned));
+        }
+        lines.sort_unstable();
+        let numbers = |name| (0..LINES).map(move |number| format!("{name} {number}"));
+        let mut expected: Vec<String> = numbers("old").chain(numbers("new")).collect();
+        expected.sort_unstable();
+        assert!(lines == expected, "{} of {}", lines.len(), expected.len());
+    }
+
+    #[test]
+    fn a_line_of_one_is_not_glued_to_an_unfinished_one_of_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.log");
+        let file = || LogFile::new(path.clone(), Limits::default());
+        let (mut old, mut new) = (file(), file());
+        old.write(b"one\n");
+        new.write(b"two\n");
+        old.write(b"a prompt: ");
+        old.write(b"answered\nthree: ");
+        new.write(b"four\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "one\ntwo\na prompt: answered\nthree: \nfour\n");
     }
 
     #[test]

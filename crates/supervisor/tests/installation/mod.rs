@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use supervisor::config::{Config, Liveness, Logs, Probes, Process, Stop};
 use supervisor::control::Client;
-use supervisor::{ProcessState, ProcessStatus, Status, Switches};
+use supervisor::takeover::{self, Takeover};
+use supervisor::{ProcessState, ProcessStatus, Program, Start, Status, Switches};
 
 /// No test waits longer for anything.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -277,11 +278,12 @@ pub fn play() {
     match text.as_slice() {
         ["supervise", path] => {
             let path = PathBuf::from(path);
-            supervise_here(Config::read(&path), Some(path));
+            supervise_here(Config::read(&path).map(Start::Anew), Some(path));
         }
+        ["supervise", path, more @ ..] => take_over(path, more),
         ["command", command @ ..] => {
             let command = command.iter().map(|word| (*word).to_owned()).collect();
-            supervise_here(Ok(Config::for_command(command)), None);
+            supervise_here(Ok(Start::Anew(Config::for_command(command))), None);
         }
         ["launch", ..] => {
             let failure = supervisor::launch::launch(&words[1..]);
@@ -331,7 +333,25 @@ pub fn play() {
     }
 }
 
-fn supervise_here(config: Result<Config, chassis::Failure>, file: Option<PathBuf>) {
+fn take_over(path: &str, flags: &[&str]) {
+    match flags {
+        [takeover::FLAG, number] => {
+            let takeover = Takeover::take(number.parse().unwrap());
+            let start = takeover.map(|takeover| Start::Takeover(Box::new(takeover)));
+            supervise_here(start, Some(PathBuf::from(path)));
+        }
+        _ => {
+            assert_eq!(flags, [takeover::CHECK_FLAG]);
+            if let Err(failure) = Takeover::check(&mut std::io::stdin()) {
+                eprintln!("{failure}");
+                std::process::exit(failure.exit as i32);
+            }
+            std::process::exit(0);
+        }
+    }
+}
+
+fn supervise_here(start: Result<Start, chassis::Failure>, file: Option<PathBuf>) {
     // Our stderr is its log then: it logs as `bingo supervise` does.
     if file.as_deref().is_some_and(|file| own_log(file).exists()) {
         let settings = chassis::logs::Settings {
@@ -343,12 +363,19 @@ fn supervise_here(config: Result<Config, chassis::Failure>, file: Option<PathBuf
         chassis::logs::start(&settings).unwrap();
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let result = config.and_then(|config| {
+    let result = start.and_then(|start| {
         runtime.block_on(async {
             let switches = Switches::on_signals().unwrap();
             let mut launcher = vec![OsString::from(supervisor::launch::OWN_PROGRAM)];
             launcher.extend(["--exact", ENTRY, "--nocapture", "--", "launch"].map(Into::into));
-            supervisor::run(config, file, switches, launcher).await
+            takeover::hear_signals();
+            let again = file.as_deref().map(|file| {
+                let words = ["--exact", ENTRY, "--nocapture", "--", "supervise"];
+                let words = words.iter().map(OsString::from);
+                words.chain([file.as_os_str().to_owned()]).collect()
+            });
+            let program = Program { launcher, again };
+            supervisor::run(start, file, switches, program).await
         })
     });
     if let Err(failure) = result {
