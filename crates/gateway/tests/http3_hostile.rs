@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use ::h3::error::{Code, StreamError};
-use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ReadError, ReadToEndError, RecvStream, SendStream, VarInt};
 use rig::{Gateway, Reply, Upstream, eventually, h3, ok};
 use tokio::net::UdpSocket;
 
 const EXCESSIVE_LOAD: u32 = 0x107;
+const MESSAGE_ERROR: u32 = 0x10e;
 const ROUTES: &str = "
 threads: 1
 probe: {interval: 20ms}
@@ -99,6 +99,178 @@ async fn a_large_head_within_its_frame_is_answered_431() {
     assert_eq!(answer.first(), Some(&1), "{answer:?}");
     assert_eq!(gateway.limit_hits("head_bytes_max").await, 1.0);
     assert_eq!(client.get("/x/1").await.status, 200);
+}
+
+/// A field line whose name and value are plain literals (RFC 9204 section 4.5.6).
+fn line(name: &str, value: &str) -> Vec<u8> {
+    let length = |bytes: &str| u8::try_from(bytes.len()).unwrap();
+    let mut line = match length(name) {
+        short @ 0..7 => vec![0x20 | short],
+        long => vec![0x27, long - 7],
+    };
+    line.extend_from_slice(name.as_bytes());
+    line.push(length(value));
+    line.extend_from_slice(value.as_bytes());
+    line
+}
+
+fn headers(fields: &[(&str, &str)]) -> Vec<u8> {
+    let lines = fields.iter().flat_map(|(name, value)| line(name, value));
+    let section: Vec<u8> = [0, 0].into_iter().chain(lines).collect();
+    frame(1, &section)
+}
+
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap() | 0x4000;
+    [&[kind][..], &length.to_be_bytes(), payload].concat()
+}
+
+const METHOD: (&str, &str) = (":method", "POST");
+const SCHEME: (&str, &str) = (":scheme", "https");
+const AUTHORITY: (&str, &str) = (":authority", "a");
+const PATH: (&str, &str) = (":path", "/x/1");
+/// Requests by the section of RFC 9114 that they break, with the fields of their heads.
+const MALFORMED: [(&str, &[(&str, &str)]); 16] = [
+    (
+        "4.3.1 two paths",
+        &[METHOD, SCHEME, AUTHORITY, PATH, (":path", "/x/2")],
+    ),
+    (
+        "4.3.1 the same path twice",
+        &[METHOD, SCHEME, AUTHORITY, PATH, PATH],
+    ),
+    (
+        "4.3.1 two authorities",
+        &[METHOD, SCHEME, AUTHORITY, (":authority", "b"), PATH],
+    ),
+    (
+        "4.3.1 an empty path",
+        &[METHOD, SCHEME, AUTHORITY, (":path", "")],
+    ),
+    ("4.3.1 no path", &[METHOD, SCHEME, AUTHORITY]),
+    ("4.3.1 no scheme", &[METHOD, AUTHORITY, PATH]),
+    ("4.3.1 no method", &[SCHEME, AUTHORITY, PATH]),
+    ("4.3.1 no authority", &[METHOD, SCHEME, PATH]),
+    (
+        "4.3 a path after a field",
+        &[METHOD, SCHEME, AUTHORITY, ("a", "b"), PATH],
+    ),
+    (
+        "4.3 one of an answer",
+        &[METHOD, SCHEME, AUTHORITY, PATH, (":status", "200")],
+    ),
+    (
+        "4.3 one that is unknown",
+        &[METHOD, SCHEME, AUTHORITY, PATH, (":x", "y")],
+    ),
+    (
+        "4.3 :protocol, which was not offered",
+        &[
+            (":method", "CONNECT"),
+            SCHEME,
+            AUTHORITY,
+            PATH,
+            (":protocol", "webtransport"),
+        ],
+    ),
+    (
+        "4.4 CONNECT with a path",
+        &[(":method", "CONNECT"), SCHEME, AUTHORITY, PATH],
+    ),
+    (
+        "4.2 an upper-case name",
+        &[METHOD, SCHEME, AUTHORITY, PATH, ("A", "b")],
+    ),
+    (
+        "4.1.2 two lengths",
+        &[
+            METHOD,
+            SCHEME,
+            AUTHORITY,
+            PATH,
+            ("content-length", "3"),
+            ("content-length", "4"),
+        ],
+    ),
+    (
+        "4.1.2 no number for a length",
+        &[METHOD, SCHEME, AUTHORITY, PATH, ("content-length", "+3")],
+    ),
+];
+
+#[tokio::test]
+async fn a_malformed_request_is_reset_and_reaches_no_node() {
+    let (node, gateway) = node_and_gateway().await;
+    let mut client = h3::Client::connect(gateway.tls).await;
+    for (case, fields) in MALFORMED {
+        let (mut send, mut recv) = client.connection.open_bi().await.unwrap();
+        let bytes = [headers(fields), frame(0, b"abc")].concat();
+        // An error is the refusal already.
+        let _ = send.write_all(&bytes).await;
+        let _ = send.finish();
+        let code = was_reset(&mut recv).await;
+        assert_eq!(code, Some(MESSAGE_ERROR.into()), "{case}");
+    }
+    // The same written as it should be.
+    let (mut send, mut recv) = client.connection.open_bi().await.unwrap();
+    let good = headers(&[METHOD, SCHEME, AUTHORITY, PATH, ("content-length", "3")]);
+    let bytes = [good, frame(0, b"abc"), headers(&[("x-sum", "1")])].concat();
+    send.write_all(&bytes).await.unwrap();
+    send.finish().unwrap();
+    assert!(!recv.read_to_end(1 << 20).await.unwrap().is_empty());
+    assert_eq!(client.get("/x/1").await.status, 200);
+    assert_eq!(node.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_body_that_turns_out_malformed_resets_its_stream() {
+    let (node, gateway) = node_and_gateway().await;
+    let mut client = h3::Client::connect(gateway.tls).await;
+    let head = [METHOD, SCHEME, AUTHORITY, PATH];
+    let trailers = headers(&[("a", "b"), (":path", "/x/2")]);
+    let sized = [&head[..], &[("content-length", "4")]].concat();
+    for (case, pieces) in [
+        (
+            "4.3 a path in trailers",
+            [headers(&head), frame(0, b"abc"), trailers],
+        ),
+        (
+            "4.1.2 shorter than it said",
+            [headers(&sized), frame(0, b"abc"), Vec::new()],
+        ),
+        (
+            "4.1.2 longer than it said",
+            [headers(&sized), frame(0, b"abcde"), Vec::new()],
+        ),
+    ] {
+        let (mut send, mut recv) = client.connection.open_bi().await.unwrap();
+        let [head, body, trailers] = pieces;
+        send.write_all(&head).await.unwrap();
+        send.write_all(&body).await.unwrap();
+        let _ = send.write_all(&trailers).await;
+        let _ = send.finish();
+        let code = was_reset(&mut recv).await;
+        assert_eq!(code, Some(MESSAGE_ERROR.into()), "{case}");
+    }
+    assert_eq!(client.get("/x/1").await.status, 200);
+    assert_eq!(node.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn malformed_requests_without_end_cost_their_connection() {
+    let (node, gateway) = node_and_gateway().await;
+    let flood = h3::Client::connect(gateway.tls).await;
+    let bytes = headers(&[METHOD, SCHEME, AUTHORITY, PATH, PATH]);
+    for _ in 0..1_000 {
+        let Ok((mut send, mut recv)) = flood.connection.open_bi().await else {
+            break;
+        };
+        let _ = send.write_all(&bytes).await;
+        let _ = was_reset(&mut recv).await;
+    }
+    let why = flood.connection.close_reason().unwrap();
+    assert!(why.to_string().contains("h3_resets_max"), "{why}");
+    assert!(node.seen().is_empty());
 }
 
 #[tokio::test]
@@ -219,19 +391,53 @@ async fn a_flood_of_unknown_frames_costs_its_connection() {
 
 /// A client of QUIC alone, which signs life so often.
 async fn pinging(address: SocketAddr, interval: Duration) -> quinn::Connection {
-    let config = QuicClientConfig::try_from(rig::tls::client(&["h3"])).unwrap();
-    let mut config = quinn::ClientConfig::new(Arc::new(config));
     let mut transport = quinn::TransportConfig::default();
     transport.keep_alive_interval(Some(interval));
-    config.transport_config(Arc::new(transport));
-    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut endpoint = quinn::Endpoint::client(local).unwrap();
-    endpoint.set_default_client_config(config);
-    endpoint
-        .connect(address, "localhost")
-        .unwrap()
-        .await
-        .unwrap()
+    of_quic(address, transport).await
+}
+
+async fn of_quic(address: SocketAddr, transport: quinn::TransportConfig) -> quinn::Connection {
+    let endpoint = h3::endpoint(transport);
+    let connecting = endpoint.connect(address, "localhost").unwrap();
+    connecting.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_costs_its_connection() {
+    let (_node, gateway) = node_and_gateway().await;
+    let mut other = h3::Client::connect(gateway.tls).await;
+    let flood = pinging(gateway.tls, Duration::from_millis(1)).await;
+    let closed = tokio::time::timeout(Duration::from_secs(30), flood.closed());
+    let why = closed.await.expect("it is closed");
+    assert!(why.to_string().contains("h3_control_frames_max"), "{why}");
+    assert_eq!(gateway.limit_hits("h3_control_frames_max").await, 1.0);
+    assert_eq!(other.get("/x/1").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_answer_in_crumbs_is_given_up_and_one_with_a_narrow_window_is_not()
+{
+    const LENGTH: usize = 2 * 1024 * 1024;
+    let node = Upstream::start(|_| Reply::Stream(LENGTH)).await;
+    let routes = ROUTES.replace("client_stall_timeout: 300ms", "client_stall_timeout: 60s");
+    let gateway = Gateway::start(&[&node], &routes.replace("deadline: 5s", "deadline: 60s"));
+    for (window, whole) in [(4 * 1024, true), (64, false)] {
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(VarInt::from_u32(window));
+        let mut client = h3::Client::with(gateway.tls, transport).await.unwrap();
+        let mut stream = client.begin("GET", "/x/1", &[]).await.unwrap();
+        stream.finish().await.unwrap();
+        let read = h3::read(&mut stream).await;
+        if whole {
+            assert_eq!(read.unwrap().0.body.len(), LENGTH);
+            continue;
+        }
+        assert!(read.is_err());
+        let why = client.connection.closed().await;
+        assert!(why.to_string().contains("h3_control_frames_max"), "{why}");
+    }
+    let mut other = h3::Client::connect(gateway.tls).await;
+    assert_eq!(other.get("/x/1").await.status, 200);
 }
 
 #[tokio::test]

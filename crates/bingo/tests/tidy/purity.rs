@@ -5,7 +5,7 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 25] = [
+const DECISIONS: [&str; 26] = [
     "crates/chassis/src/backoff.rs",
     "crates/gateway/src/admission/queue.rs",
     "crates/gateway/src/balancer.rs",
@@ -16,6 +16,7 @@ const DECISIONS: [&str; 25] = [
     "crates/gateway/src/listener/flood.rs",
     "crates/gateway/src/pace.rs",
     "crates/gateway/src/quic/frames.rs",
+    "crates/gateway/src/quic/section.rs",
     "crates/gateway/src/retry.rs",
     "crates/gateway/src/router.rs",
     "crates/gateway/src/tls/decision.rs",

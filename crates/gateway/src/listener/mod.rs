@@ -31,6 +31,7 @@ use crate::worker::Worker;
 use accept::Counted;
 pub(crate) use accept::{PerClient, Place};
 pub(crate) use flood::Budget;
+pub(crate) use progress::PIECE_BYTES_MAX;
 
 /// When asked to end, an idle connection of HTTP/1.1 stays open this long: a request that is on its
 /// way over it is still answered, with `Connection: close`.

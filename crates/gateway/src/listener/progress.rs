@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::body::{AnswerBody, BodyError};
 
 /// Pieces are no larger, so that what hyper has taken and a client has not is small.
-const PIECE_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const PIECE_BYTES_MAX: usize = 16 * 1024;
 
 /// The streams of one connection.
 #[derive(Debug)]

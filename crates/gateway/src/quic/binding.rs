@@ -1,9 +1,10 @@
 //! quinn as the HTTP/3 library wants it. Our own, because the public binding hides what hardening
-//! needs: bytes are looked at before the library keeps them (`frames`), the client's STOP_SENDING is
+//! needs: bytes are looked at before the library keeps them (`frames`), a request that turns out to be
+//! malformed is answered by nothing but a reset, the client's STOP_SENDING is
 //! seen while an answer is still made, and a stream that is given up is reset and not ended, which
 //! would make half an answer look whole.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,18 +15,22 @@ use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
 
-use super::frames::{Frames, TooLong, integer};
+use super::frames::{Frames, Refused, integer};
 use super::meter::{EXCESSIVE_LOAD, Meter};
 
 /// The control stream (RFC 9114 section 6.2.1).
 const CONTROL: u64 = 0;
 /// H3_INTERNAL_ERROR.
 const INTERNAL_ERROR: VarInt = VarInt::from_u32(0x102);
+/// H3_MESSAGE_ERROR: a request is malformed (RFC 9114 section 4.1.2).
+const MESSAGE_ERROR: VarInt = VarInt::from_u32(0x10e);
 
 /// What waits for the next of something.
 type Next<T> = Pin<Box<dyn Future<Output = Result<T, ConnectionError>>>>;
 /// Ends when the client wants no more of an answer.
 pub(super) type Stopped = Pin<Box<dyn Future<Output = ()>>>;
+/// What is wrong with what came on a stream; its two halves share it.
+type Fault = Rc<Cell<Option<VarInt>>>;
 
 /// The server's side of one connection.
 pub(super) struct Connection {
@@ -68,7 +73,7 @@ impl Connection {
             head_bytes_max: self.head_bytes_max,
             held: 0,
             ended: false,
-            refused: false,
+            fault: Fault::default(),
         })
     }
 }
@@ -101,8 +106,11 @@ impl quic::Connection<Bytes> for Connection {
                 std::future::pending::<()>().await;
             }
         })));
-        let recv = self.receive(recv, Reading::Frames(Frames::new(self.head_bytes_max)))?;
-        let send = SendStream::new(send, recv.id);
+        let recv = self.receive(
+            recv,
+            Reading::Frames(Frames::of_request(self.head_bytes_max)),
+        )?;
+        let send = SendStream::new(send, recv.id, Rc::clone(&recv.fault));
         Poll::Ready(Ok(BidiStream { send, recv }))
     }
 
@@ -177,7 +185,7 @@ impl quic::OpenStreams<Bytes> for Opener {
             |connection_error| StreamErrorIncoming::ConnectionErrorIncoming { connection_error };
         let stream = opened.map_err(connection_error).map_err(lost)?;
         let id = id(stream.id()).map_err(lost)?;
-        Poll::Ready(Ok(SendStream::new(stream, id)))
+        Poll::Ready(Ok(SendStream::new(stream, id, Fault::default())))
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
@@ -209,11 +217,7 @@ impl quic::RecvStream for BidiStream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        let data = self.recv.poll_data(cx);
-        if self.recv.refused {
-            self.send.code = EXCESSIVE_LOAD;
-        }
-        data
+        self.recv.poll_data(cx)
     }
 
     fn stop_sending(&mut self, code: u64) {
@@ -258,24 +262,27 @@ pub(super) struct SendStream {
     writing: Option<WriteBuf<Bytes>>,
     /// Nothing more is to come.
     whole: bool,
-    /// Says why, where it is reset.
-    code: VarInt,
+    fault: Fault,
 }
 
 impl SendStream {
-    fn new(stream: quinn::SendStream, id: StreamId) -> Self {
+    fn new(stream: quinn::SendStream, id: StreamId, fault: Fault) -> Self {
         Self {
             stream,
             id,
             writing: None,
             whole: false,
-            code: INTERNAL_ERROR,
+            fault,
         }
     }
 }
 
 impl quic::SendStream<Bytes> for SendStream {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        if self.fault.get() == Some(MESSAGE_ERROR) {
+            let error = "the request is malformed";
+            return Poll::Ready(Err(StreamErrorIncoming::Unknown(error.into())));
+        }
         if let Some(data) = &mut self.writing {
             while data.has_remaining() {
                 let written = Pin::new(&mut self.stream).poll_write(cx, data.chunk());
@@ -302,8 +309,9 @@ impl quic::SendStream<Bytes> for SendStream {
     }
 
     fn reset(&mut self, code: u64) {
+        let code = self.fault.get().unwrap_or_else(|| wire_code(code));
         // An error says that it has ended already.
-        let _ = self.stream.reset(wire_code(code));
+        let _ = self.stream.reset(code);
     }
 
     fn send_id(&self) -> StreamId {
@@ -315,7 +323,8 @@ impl Drop for SendStream {
     fn drop(&mut self) {
         // Control and QPACK last as long as the connection, which is closed before they are dropped.
         if !self.whole && self.stream.id().dir() == quinn::Dir::Bi {
-            let _ = self.stream.reset(self.code);
+            let code = self.fault.get().unwrap_or(INTERNAL_ERROR);
+            let _ = self.stream.reset(code);
         }
     }
 }
@@ -330,8 +339,7 @@ pub(super) struct RecvStream {
     /// So much is on the connection's account.
     held: usize,
     ended: bool,
-    /// It held, or wanted to hold, too much.
-    refused: bool,
+    fault: Fault,
 }
 
 /// How bytes are looked at.
@@ -344,7 +352,7 @@ enum Reading {
 }
 
 impl RecvStream {
-    fn came(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), TooLong> {
+    fn came(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Refused> {
         match &mut self.reading {
             Reading::Other => out.extend_from_slice(bytes),
             Reading::Kind(known) => {
@@ -364,14 +372,16 @@ impl RecvStream {
                 return self.came(rest, out);
             }
             Reading::Frames(frames) => {
-                let idle = frames
-                    .came(bytes, out)
-                    .inspect_err(|_| self.meter.too_long())?;
+                let idle = frames.came(bytes, out).inspect_err(|refused| {
+                    if *refused == Refused::TooLong {
+                        self.meter.too_long();
+                    }
+                })?;
                 self.meter.idle_frames(idle);
                 let held = frames.held();
                 if !self.meter.hold(self.held, held) {
                     self.held = held;
-                    return Err(TooLong);
+                    return Err(Refused::TooLong);
                 }
                 self.held = held;
             }
@@ -393,8 +403,12 @@ impl quic::RecvStream for RecvStream {
             match ready!(chunk).map_err(read_error)? {
                 Some(chunk) => {
                     if let Err(error) = self.came(&chunk.bytes, &mut out) {
-                        self.refused = true;
-                        let _ = self.stream.stop(EXCESSIVE_LOAD);
+                        let code = match error {
+                            Refused::TooLong => EXCESSIVE_LOAD,
+                            Refused::Malformed(_) => MESSAGE_ERROR,
+                        };
+                        self.fault.set(Some(code));
+                        let _ = self.stream.stop(code);
                         return Poll::Ready(Err(StreamErrorIncoming::Unknown(Box::new(error))));
                     }
                 }
@@ -410,8 +424,12 @@ impl quic::RecvStream for RecvStream {
     }
 
     fn stop_sending(&mut self, code: u64) {
+        let code = wire_code(code);
+        if code == MESSAGE_ERROR {
+            self.fault.set(Some(code));
+        }
         // An error says that it has ended already.
-        let _ = self.stream.stop(wire_code(code));
+        let _ = self.stream.stop(code);
     }
 
     fn recv_id(&self) -> StreamId {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use h3::error::Code;
 use h3::server::RequestStream;
 use http_body::{Body, Frame, SizeHint};
 
@@ -54,8 +55,8 @@ impl QuicBody {
         }
     }
 
-    /// Counts a piece in; a body that is longer than it said, or in too many pieces, is malformed
-    /// (RFC 9114 section 4.1.2).
+    /// Counts a piece in; a body that is longer than it said is malformed, one in too many pieces is
+    /// not taken.
     fn take(&mut self, data: &Bytes, metrics: &Metrics) -> Result<(), BodyError> {
         self.frames += 1;
         self.received += data.len() as u64;
@@ -65,9 +66,16 @@ impl QuicBody {
             return Err(BodyError::Client);
         }
         match self.declared {
-            Some(declared) if self.received > declared => Err(BodyError::Client),
+            Some(declared) if self.received > declared => Err(self.malformed()),
             _ => Ok(()),
         }
+    }
+
+    /// It is not as long as it said (RFC 9114 section 4.1.2): an answer would be reset.
+    fn malformed(&mut self) -> BodyError {
+        self.state = State::Done;
+        self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
+        BodyError::Client
     }
 }
 
@@ -101,8 +109,8 @@ impl Body for QuicBody {
                 .declared
                 .is_some_and(|declared| declared != self.received)
             {
-                self.state = State::Done;
-                return Poll::Ready(Some(Err(BodyError::Client)));
+                let error = self.malformed();
+                return Poll::Ready(Some(Err(error)));
             }
         }
         if self.state == State::Trailers {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty};
@@ -24,7 +25,7 @@ use super::meter::{LOOK, Meter};
 use super::{Handshake, note};
 use crate::body::{AnswerBody, BodyError, ClientBody};
 use crate::handle::{Client, handle};
-use crate::listener::Place;
+use crate::listener::{PIECE_BYTES_MAX, Place};
 use crate::worker::{Shared, Worker};
 
 /// After GOAWAY and the last answer a connection stays open this long: requests that are on their way
@@ -151,7 +152,7 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// The client gave its request up.
+/// The client gave its request up, or never made a good one: each costs work and has no answer.
 struct Cancelled;
 
 async fn answer(
@@ -164,25 +165,25 @@ async fn answer(
     let (request, stream) = match tokio::time::timeout(timeout, resolver.resolve_request()).await {
         Ok(Ok(resolved)) => resolved,
         Ok(Err(error)) => {
-            if matches!(error, StreamError::HeaderTooBig { .. }) {
-                worker.shared.metrics.limit_hit("head_bytes_max");
-            }
             tracing::debug!(%error, "an HTTP/3 request could not be understood");
-            return cancelled(matches!(error, StreamError::RemoteTerminate { .. }));
+            if matches!(error, StreamError::HeaderTooBig { .. }) {
+                // The library has answered it, with 431.
+                worker.shared.metrics.limit_hit("head_bytes_max");
+                return Ok(());
+            }
+            return Err(Cancelled);
         }
         Err(_) => {
             worker.shared.metrics.limit_hit("head_timeout");
             return Ok(());
         }
     };
-    let (mut sending, receiving) = stream.split();
+    let (mut sending, mut receiving) = stream.split();
     let (mut parts, ()) = request.into_parts();
-    if is_malformed(
-        &parts.headers,
-        parts.uri.authority().map(|host| host.as_str()),
-    ) {
+    if is_malformed(&parts) {
+        receiving.stop_sending(Code::H3_MESSAGE_ERROR);
         sending.stop_stream(Code::H3_MESSAGE_ERROR);
-        return Ok(());
+        return Err(Cancelled);
     }
     let is_head = parts.method == Method::HEAD;
     // The body of a request that has no use for one is not taken, so that nothing of it is kept; it is
@@ -238,21 +239,27 @@ async fn aborted(unread: Option<&mut RequestStream<RecvStream, Bytes>>) {
     std::future::pending::<()>().await;
 }
 
-fn is_malformed(headers: &HeaderMap, authority: Option<&str>) -> bool {
+/// What the library lets pass (RFC 9114 sections 4.1.2, 4.2, 4.4).
+fn is_malformed(parts: &Parts) -> bool {
+    let headers = &parts.headers;
     let te = headers.get_all(header::TE).iter();
     let host = headers.get(header::HOST);
+    let authority = parts.uri.authority();
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    let connects = parts.method == Method::CONNECT;
     OF_CONNECTION.iter().any(|name| headers.contains_key(*name))
         || te.into_iter().any(|te| te != "trailers")
-        || host.is_some_and(|host| authority.is_some_and(|authority| host != authority))
+        || host.is_some_and(|host| authority.is_some_and(|own| host != own.as_str()))
+        || lengths > 1
+        || lengths == 1 && declared(headers).is_none()
+        || connects && (parts.uri.scheme().is_some() || parts.uri.path_and_query().is_some())
 }
 
+/// Digits and nothing else: a sign would be read by some and not by others.
 fn declared(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
+    let digits = length.bytes().all(|byte| byte.is_ascii_digit());
+    length.parse().ok().filter(|_| digits)
 }
 
 /// Streams the answer as fast as the client takes it.
@@ -280,8 +287,11 @@ async fn send(
             return Ok(());
         };
         let frame = match frame.into_data() {
-            Ok(data) => {
-                within(worker, sending.send_data(data)).await?;
+            Ok(mut data) => {
+                while !data.is_empty() {
+                    let piece = data.split_to(data.len().min(PIECE_BYTES_MAX));
+                    within(worker, sending.send_data(piece)).await?;
+                }
                 continue;
             }
             Err(frame) => frame,
@@ -293,7 +303,7 @@ async fn send(
     within(worker, sending.finish()).await
 }
 
-/// A client that takes nothing for so long is given up: dropping its stream resets it.
+/// A client that does not take one piece in so long is given up: dropping its stream resets it.
 async fn within(
     worker: &Worker,
     sending: impl Future<Output = Result<(), StreamError>>,
@@ -303,7 +313,7 @@ async fn within(
         Ok(sent) => Ok(sent?),
         Err(_) => {
             worker.shared.metrics.limit_hit("client_stall_timeout");
-            Err("the client takes nothing".into())
+            Err("the client takes too little".into())
         }
     }
 }
@@ -312,14 +322,18 @@ async fn within(
 mod tests {
     use super::*;
 
+    fn request(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
     #[test]
     fn fields_of_a_connection_and_two_different_hosts_are_malformed() {
-        let malformed = |name: &'static str, value: &'static str| {
-            let headers = HeaderMap::from_iter([(
-                http::HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )]);
-            is_malformed(&headers, Some("a.example"))
+        let malformed = |name: &str, value: &str| {
+            is_malformed(&request("GET", "https://a.example/", &[(name, value)]))
         };
         for name in OF_CONNECTION {
             assert!(malformed(name, "x"), "{name}");
@@ -327,5 +341,27 @@ mod tests {
         assert!(malformed("te", "gzip") && !malformed("te", "trailers"));
         assert!(malformed("host", "b.example") && !malformed("host", "a.example"));
         assert!(!malformed("accept", "*/*"));
+    }
+
+    #[test]
+    fn a_length_is_one_number_and_connect_has_an_authority_alone() {
+        let length = |all: &[&str]| {
+            let fields: Vec<_> = all.iter().map(|one| ("content-length", *one)).collect();
+            is_malformed(&request("POST", "https://a/", &fields))
+        };
+        assert!(!length(&["3"]) && !length(&[]));
+        let too_large = "99999999999999999999";
+        for bad in [
+            &["3", "4"][..],
+            &["3", "3"],
+            &["+3"],
+            &["3, 3"],
+            &[""],
+            &[too_large],
+        ] {
+            assert!(length(bad), "{bad:?}");
+        }
+        assert!(!is_malformed(&request("CONNECT", "a:1", &[])));
+        assert!(is_malformed(&request("CONNECT", "https://a/", &[])));
     }
 }

@@ -1,10 +1,12 @@
 //! Frames of HTTP/3 as they pass from QUIC to the HTTP/3 library, which keeps what it has read until a
 //! frame is whole and bounds neither a frame's declared length nor what it keeps. So it gets a frame
 //! of DATA as it comes, any other only once it is whole and not over the limit, and one that it does
-//! not know never. What is held is one piece, however small the pieces were that it came in. Pure: the
-//! caller brings bytes.
+//! not know never. What is held is one piece, however small the pieces were that it came in; where it is
+//! a request's head or trailers, `section` looks at it first. Pure: the caller brings bytes.
 
 use bytes::BytesMut;
+
+use super::section::Section;
 
 /// Two integers of eight bytes at most (RFC 9000 section 16).
 const FRAME_HEAD_BYTES: usize = 16;
@@ -16,17 +18,24 @@ const HEADERS: u64 = 1;
 /// WebTransport's stream head. It says what is wrong with them.
 const KNOWN: [u64; 10] = [2, 3, 4, 5, 6, 7, 8, 9, 0x0d, 0x41];
 
-/// A frame is longer than may be held.
+/// Why a stream is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(super) enum Refused {
+    /// A frame is longer than may be held.
+    TooLong,
+    Malformed(&'static str),
+}
 
-impl std::fmt::Display for TooLong {
+impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a frame is longer than the limit of a head")
+        match self {
+            Self::TooLong => f.write_str("a frame is longer than the limit of a head"),
+            Self::Malformed(why) => write!(f, "malformed: {why}"),
+        }
     }
 }
 
-impl std::error::Error for TooLong {}
+impl std::error::Error for Refused {}
 
 /// One stream's frames.
 #[derive(Debug)]
@@ -38,6 +47,10 @@ pub(super) struct Frames {
     /// A frame that is not whole yet.
     held: BytesMut,
     held_max: usize,
+    /// What the next HEADERS frame is; nothing where there is none to be.
+    next: Option<Section>,
+    /// What the frame that is held is.
+    section: Option<Section>,
 }
 
 /// Where the next byte belongs, and how many follow.
@@ -50,6 +63,7 @@ enum At {
 }
 
 impl Frames {
+    /// Of a control stream.
     pub(super) fn new(held_max: usize) -> Self {
         Self {
             head: [0; FRAME_HEAD_BYTES],
@@ -57,6 +71,16 @@ impl Frames {
             at: At::Head,
             held: BytesMut::new(),
             held_max,
+            next: None,
+            section: None,
+        }
+    }
+
+    /// Of a request's stream.
+    pub(super) fn of_request(held_max: usize) -> Self {
+        Self {
+            next: Some(Section::Head),
+            ..Self::new(held_max)
         }
     }
 
@@ -67,7 +91,7 @@ impl Frames {
 
     /// These bytes came; what the library may read goes to `out`. Says how many frames carried no
     /// request.
-    pub(super) fn came(&mut self, mut bytes: &[u8], out: &mut BytesMut) -> Result<u64, TooLong> {
+    pub(super) fn came(&mut self, mut bytes: &[u8], out: &mut BytesMut) -> Result<u64, Refused> {
         let mut idle = 0;
         while let Some((byte, rest)) = bytes.split_first() {
             let left = match self.at {
@@ -89,7 +113,7 @@ impl Frames {
                 At::Held(_) => self.held.extend_from_slice(now),
                 At::Skipped(_) | At::Head => {}
             }
-            self.left(left, out);
+            self.left(left, out)?;
         }
         Ok(idle)
     }
@@ -120,10 +144,10 @@ impl Frames {
     }
 
     /// Says whether it is a frame that carries no request.
-    fn begin(&mut self, kind: u64, length: u64, out: &mut BytesMut) -> Result<bool, TooLong> {
+    fn begin(&mut self, kind: u64, length: u64, out: &mut BytesMut) -> Result<bool, Refused> {
         let known = kind == HEADERS || KNOWN.contains(&kind);
         if known && length > self.held_max as u64 {
-            return Err(TooLong);
+            return Err(Refused::TooLong);
         }
         if kind == DATA {
             out.extend_from_slice(self.head.get(..self.known).unwrap_or_default());
@@ -132,15 +156,19 @@ impl Frames {
             let head = self.head.get(..self.known).unwrap_or_default();
             self.held.extend_from_slice(head);
             self.at = At::Held(length);
+            if kind == HEADERS {
+                self.section = self.next;
+                self.next = self.next.map(|_| Section::Trailers);
+            }
         } else {
             self.at = At::Skipped(length);
         }
-        self.left(length, out);
+        self.left(length, out)?;
         Ok(kind != HEADERS && (kind != DATA || length == 0))
     }
 
     /// So much of the frame is still to come.
-    fn left(&mut self, left: u64, out: &mut BytesMut) {
+    fn left(&mut self, left: u64, out: &mut BytesMut) -> Result<(), Refused> {
         self.at = match self.at {
             At::Passed(_) => At::Passed(left),
             At::Held(_) => At::Held(left),
@@ -148,13 +176,18 @@ impl Frames {
             At::Head => At::Head,
         };
         if left > 0 {
-            return;
+            return Ok(());
         }
         if matches!(self.at, At::Held(_)) {
+            let payload = self.held.get(self.known..).unwrap_or_default();
+            let section = self.section.take();
+            let checked = section.map_or(Ok(()), |section| section.check(payload));
+            checked.map_err(Refused::Malformed)?;
             out.unsplit(self.held.split());
         }
         self.at = At::Head;
         self.known = 0;
+        Ok(())
     }
 }
 
@@ -221,7 +254,24 @@ mod tests {
         for (kind, refused) in [(0, false), (1, true), (4, true), (33, false)] {
             let mut frames = Frames::new(100);
             let came = frames.came(&frame(kind, 101)[..3], &mut BytesMut::new());
-            assert_eq!(came == Err(TooLong), refused, "{kind}");
+            assert_eq!(came == Err(Refused::TooLong), refused, "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_sections_of_a_request_are_looked_at_once_they_are_whole() {
+        // `:path` as the whole of a section, with the prefix before it.
+        let section = [1, 3, 0, 0, 0xc1];
+        let why = "a pseudo-header field in trailers";
+        for (mut frames, expected) in [
+            (Frames::of_request(100), Err(Refused::Malformed(why))),
+            (Frames::new(100), Ok(0)),
+        ] {
+            for byte in section.iter().chain(&section[..4]) {
+                assert_eq!(frames.came(&[*byte], &mut BytesMut::new()), Ok(0));
+            }
+            let last = frames.came(&section[4..], &mut BytesMut::new());
+            assert_eq!(last, expected);
         }
     }
 

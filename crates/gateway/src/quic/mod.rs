@@ -2,8 +2,8 @@
 //! others. Apart from the TCP threads, because a flood of datagrams must not slow those down, and
 //! because the HTTP/3 library is young (h3 0.0.8, not released since): each connection is a task, a
 //! panic ends that task and is counted. `connection` speaks HTTP/3 on one connection, `binding` is what
-//! QUIC looks like to the library, `frames` and `meter` bound what it may hold and cost, `body` reads
-//! a request's body within its fences.
+//! QUIC looks like to the library, `frames` and `meter` bound what it may hold and cost, `section` finds
+//! malformed requests that the library takes, `body` reads a request's body within its fences.
 //!
 //! A socket is read by one process at a time: two would split a connection's packets. A successor that
 //! was given the socket of a process that still drains waits for its turn. The key of
@@ -15,6 +15,7 @@ mod body;
 mod connection;
 mod frames;
 mod meter;
+mod section;
 
 use std::cell::Cell;
 use std::net::UdpSocket;

@@ -9,7 +9,7 @@ use h3::client::{RequestStream, SendRequest};
 use h3::error::StreamError;
 use http::{HeaderMap, Request, Response};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint};
+use quinn::{Connection, Endpoint, TransportConfig};
 use tokio::task::JoinHandle;
 
 use super::Answer;
@@ -32,10 +32,15 @@ impl Client {
 
     /// An error where the gateway refuses the connection.
     pub(crate) async fn try_connect(address: SocketAddr) -> Result<Self, quinn::ConnectionError> {
-        let tls = super::tls::client(&["h3"]);
-        let config = QuicClientConfig::try_from(tls).unwrap();
-        let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
+        Self::with(address, TransportConfig::default()).await
+    }
+
+    /// One whose windows and timers are the test's.
+    pub(crate) async fn with(
+        address: SocketAddr,
+        transport: TransportConfig,
+    ) -> Result<Self, quinn::ConnectionError> {
+        let endpoint = endpoint(transport);
         let connection = endpoint.connect(address, "localhost").unwrap().await?;
         let (mut driver, sender) = h3::client::new(h3_quinn::Connection::new(connection.clone()))
             .await
@@ -85,6 +90,16 @@ impl Client {
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await.unwrap()
     }
+}
+
+/// Where connections begin.
+pub(crate) fn endpoint(transport: TransportConfig) -> Endpoint {
+    let config = QuicClientConfig::try_from(super::tls::client(&["h3"])).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(config));
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    endpoint.set_default_client_config(config);
+    endpoint
 }
 
 /// A whole answer and its trailers.
