@@ -159,9 +159,6 @@ fn open(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
 }
 
 fn refused(address: SocketAddr, protocol: &str, error: std::io::Error, key: &str) -> Failure {
-    Failure::configuration(
-        format!("listen on {protocol}{address}"),
-        error,
-        format!("end the process that listens there, or choose another address in {key}"),
-    )
+    let remedy = chassis::sockets::remedy(&error, key);
+    Failure::configuration(format!("listen on {protocol}{address}"), error, remedy)
 }

@@ -99,11 +99,8 @@ fn default_address(config: &Config) -> SocketAddr {
 
 fn open(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     chassis::sockets::listen(address, true).map_err(|error| {
-        Failure::configuration(
-            format!("listen on {address}"),
-            error,
-            format!("end the process that listens there, or choose another with {flag}"),
-        )
+        let remedy = chassis::sockets::remedy(&error, flag);
+        Failure::configuration(format!("listen on {address}"), error, remedy)
     })
 }
 

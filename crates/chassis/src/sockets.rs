@@ -164,6 +164,25 @@ fn prefer_successor(socket: &Socket) -> io::Result<()> {
     }
 }
 
+/// What to do where an address could not be opened; `setting` is where another can be chosen.
+pub fn remedy(error: &io::Error, setting: &str) -> String {
+    match error.kind() {
+        // A connection that went out from this port holds it too, for a minute after its end as well
+        // (tcp(7), TIME-WAIT), and no process is then to be found.
+        io::ErrorKind::AddrInUse => format!(
+            "end the process that has it (`ss -anp` shows it; one in TIME-WAIT is free after a minute), \
+             or choose another in {setting}"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("write an address of this machine (`ip address`) in {setting}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("start as root, or choose a port from 1024 on in {setting}")
+        }
+        _ => format!("choose another address in {setting}"),
+    }
+}
+
 /// Opens a UDP socket, with the addresses of `listen`. Never shared: of two sockets on one port each
 /// would get a part of the datagrams (socket(7), SO_REUSEADDR and SO_REUSEPORT), so the second
 /// fails with `AddrInUse`.
@@ -234,6 +253,18 @@ mod tests {
             listen(address, false).unwrap_err().kind(),
             io::ErrorKind::AddrInUse
         );
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_opened_has_a_remedy_of_its_own() {
+        let first = listen(SocketAddr::from(([127, 0, 0, 1], 0)), false).unwrap();
+        let taken = listen(first.local_addr().unwrap(), false).unwrap_err();
+        assert!(remedy(&taken, "--listen").contains("TIME-WAIT"));
+        // An address for documentation (RFC 5737), which no machine has.
+        let foreign = listen(SocketAddr::from(([192, 0, 2, 1], 0)), false).unwrap_err();
+        assert!(remedy(&foreign, "--listen").contains("`ip address`"));
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(remedy(&denied, "listen").ends_with("a port from 1024 on in listen"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub struct Tls {
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// Unique; letters, digits, `-`.
+    /// Unique; lower-case letters, digits, `-`.
     pub name: String,
     /// `HOST:PORT`.
     pub address: String,
@@ -179,13 +179,15 @@ pub struct Limits {
     /// Header fields of a request; over it 431.
     #[schemars(range(min = 8, max = 10_000))]
     pub fields_max: usize,
-    /// A request's target; over it 414.
+    /// A request's target, with the host where it names one; over it 414.
     #[schemars(extend("format" = "size", "x-min" = "64B", "x-max" = "65534B"))]
     pub uri_bytes_max: String,
-    /// Time for a request's head, and for an idle client connection; over it the connection closes.
+    /// Time for a request's head, over it 408; and for an idle client connection, over it the connection
+    /// closes.
     #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1h"))]
     pub head_timeout: String,
-    /// A client that takes nothing of its answer for so long is given up.
+    /// A client that takes no 16 KiB of its answer, or the rest, in so long is given up. Too low: people
+    /// on bad lines get no large answer. Too high: whoever reads slowly holds what is kept for it.
     #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1h"))]
     pub client_stall_timeout: String,
     /// Client connections at once; over it none is accepted until one closes.

@@ -33,7 +33,12 @@ pub fn request(data: &[u8]) -> Result<(), String> {
         return Ok(());
     };
     let named = connection_names(&parts.headers);
-    if head::check(&mut parts, 200, 50).is_err() {
+    let bounds = head::Bounds {
+        bytes_max: 10_000,
+        uri_bytes_max: 200,
+        fields_max: 50,
+    };
+    if head::check(&mut parts, bounds).is_err() {
         return Ok(());
     }
     check_target(&parts)?;

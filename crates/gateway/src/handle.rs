@@ -73,11 +73,7 @@ pub(crate) async fn handle(
 
     // Held to the end of the request: it lives by one configuration.
     let live = worker.shared.live();
-    let checked = head::check(
-        &mut parts,
-        live.limits.uri_bytes_max,
-        live.limits.fields_max,
-    );
+    let checked = head::check(&mut parts, live.limits.head());
     let request_id = worker.request_ids.ensure(&mut parts.headers);
     let matched = live.router.find(&method, uri.path());
     let label = match &matched {

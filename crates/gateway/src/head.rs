@@ -43,24 +43,55 @@ const IMITATED: [&str; 17] = [
     "bingo-timeout-ms",
 ];
 
+/// How large a head may be; how large it is in bytes, hyper has counted over HTTP/1.1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) bytes_max: usize,
+    pub(crate) uri_bytes_max: usize,
+    pub(crate) fields_max: usize,
+}
+
+/// What RFC 9113 section 6.5.2 adds to each field.
+const FIELD_BYTES: usize = 32;
+
 /// Refuses what can be understood in two ways, and settles which host is meant.
-pub(crate) fn check(
-    parts: &mut Parts,
-    uri_bytes_max: usize,
-    fields_max: usize,
-) -> Result<(), Refusal> {
+pub(crate) fn check(parts: &mut Parts, bounds: Bounds) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT {
         return Err(Refusal::BadRequest("this is no proxy: CONNECT is refused"));
     }
-    if parts.headers.len() > fields_max {
+    if parts.headers.len() > bounds.fields_max {
         return Err(Refusal::TooManyFields);
     }
     if parts.version >= Version::HTTP_2 {
+        if size(parts) > bounds.bytes_max {
+            return Err(Refusal::HeadTooLarge);
+        }
         check_margins(&parts.headers)?;
     }
-    check_target(&parts.method, &parts.uri, uri_bytes_max)?;
+    check_target(&parts.method, &parts.uri, bounds.uri_bytes_max)?;
     check_coding(&parts.headers)?;
     settle_host(parts)
+}
+
+/// A head's bytes as binary framing counts them, names of pseudo-header fields included.
+fn size(parts: &Parts) -> usize {
+    let field = |name: usize, value: usize| name + value + FIELD_BYTES;
+    let uri = &parts.uri;
+    let target = uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    let pseudo = [
+        field(":method".len(), parts.method.as_str().len()),
+        field(":scheme".len(), uri.scheme_str().map_or(0, str::len)),
+        field(
+            ":authority".len(),
+            uri.authority().map_or(0, |host| host.as_str().len()),
+        ),
+        field(":path".len(), target),
+    ];
+    let fields = parts.headers.iter();
+    let fields = fields.map(|(name, value)| field(name.as_str().len(), value.len()));
+    pseudo.into_iter().sum::<usize>() + fields.sum::<usize>()
 }
 
 /// A value that begins or ends with white space is malformed (RFC 9113 section 8.2.1, RFC 9114
@@ -81,8 +112,13 @@ fn check_margins(headers: &HeaderMap) -> Result<(), Refusal> {
 
 fn check_target(method: &Method, uri: &Uri, uri_bytes_max: usize) -> Result<(), Refusal> {
     let target = uri.path_and_query().map_or("", |target| target.as_str());
-    if target.len() > uri_bytes_max {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    if authority.len() + target.len() > uri_bytes_max {
         return Err(Refusal::UriTooLong);
+    }
+    // RFC 9110 section 4.2.4: a way to make one host look like another.
+    if authority.contains('@') {
+        return Err(Refusal::BadRequest("the target names a user"));
     }
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Refusal::BadRequest("the target has bytes that no URI has"));
@@ -184,7 +220,12 @@ mod tests {
 
     /// The host that is meant, or the status of the refusal.
     fn checked(mut parts: Parts) -> Result<String, u16> {
-        match check(&mut parts, 100, 8) {
+        let bounds = Bounds {
+            bytes_max: 1000,
+            uri_bytes_max: 100,
+            fields_max: 8,
+        };
+        match check(&mut parts, bounds) {
             Ok(()) => Ok(parts
                 .headers
                 .get(header::HOST)
@@ -264,6 +305,17 @@ mod tests {
         let many = [("a", "b"); 8];
         let mut fields = vec![("host", "a")];
         assert_eq!(checked(request(Version::HTTP_11, &long, &fields)), Err(414));
+        // The host of an absolute target is part of it.
+        let host = format!("http://{}/", "a".repeat(100));
+        assert_eq!(checked(request(Version::HTTP_11, &host, &fields)), Err(414));
+        let user = request(Version::HTTP_11, "http://b@a/", &fields);
+        assert_eq!(checked(user), Err(400));
+        let large = "c".repeat(900);
+        for (version, expected) in [(Version::HTTP_11, Ok("a")), (Version::HTTP_2, Err(431))] {
+            let fields = [("host", "a"), ("b", large.as_str())];
+            let found = checked(request(version, "http://a/", &fields));
+            assert_eq!(found, expected.map(str::to_owned));
+        }
         fields.extend(many);
         assert_eq!(checked(request(Version::HTTP_11, "/", &fields)), Err(431));
         let connect = http::Request::connect("a:1").body(()).unwrap();

@@ -32,6 +32,26 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
         }
     }
     remove_all(headers, &ALWAYS);
+    if headers.contains_key(header::TRAILER) {
+        strip_announced(headers);
+    }
+}
+
+/// Trailers that are not passed on are not announced either.
+fn strip_announced(headers: &mut HeaderMap) {
+    let names = headers.get_all(header::TRAILER).iter();
+    let names = names.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let names: Vec<String> = names
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(may_trail)
+        .map(|name| name.as_str().to_owned())
+        .collect();
+    headers.remove(header::TRAILER);
+    if let Ok(names) = HeaderValue::try_from(names.join(", "))
+        && !names.is_empty()
+    {
+        headers.insert(header::TRAILER, names);
+    }
 }
 
 /// Removes fields that nearly no message has: to look through the few names that it has costs less
@@ -186,6 +206,16 @@ mod tests {
         (
             "connection itself",
             &["connection: close", "a: 1"],
+            &["a: 1"],
+        ),
+        (
+            "announced trailers, those that pass",
+            &["trailer: X-Sum, Content-Length", "trailer: x-two"],
+            &["trailer: x-sum, x-two"],
+        ),
+        (
+            "announced trailers of which none passes",
+            &["trailer: set-cookie,, a b", "a: 1"],
             &["a: 1"],
         ),
         (

@@ -5,7 +5,8 @@
 //! `exchange` chooses a node (`balancer`), sends over `pool` and decides on failures (`retry`),
 //! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
 //! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry`, `head`, `pace`,
-//! `listener::flood`, `admission::queue`, `cache::policy`, `cache::keeper` are pure. What a reload may
+//! `listener::flood`, `quic::frames`, `quic::section`, `admission::queue`, `cache::policy`,
+//! `cache::keeper` are pure. What a reload may
 //! change is in `live`; a request keeps one such value from its head to its end. `reload` makes the
 //! next one.
 //!
@@ -24,6 +25,7 @@
 )]
 
 mod account;
+mod addresses;
 mod admin;
 mod admission;
 mod ask;

@@ -11,6 +11,8 @@ pub(crate) enum Refusal {
     NoRoute,
     /// The value of `Allow`.
     WrongMethod(HeaderValue),
+    /// The request's head took longer than `head_timeout`.
+    SlowHead,
     /// The request's body took longer than the request's time.
     SlowBody,
     /// The request's body came below `body_rate_min`.
@@ -37,6 +39,12 @@ pub(crate) enum Refusal {
 
 type Parts = (StatusCode, &'static str, &'static str, &'static str);
 
+const SLOW_HEAD: Parts = (
+    StatusCode::REQUEST_TIMEOUT,
+    "request-timeout",
+    "http_request_error",
+    "the request's head did not arrive in time",
+);
 const OVERLOADED: Parts = (
     StatusCode::SERVICE_UNAVAILABLE,
     "overloaded",
@@ -68,6 +76,7 @@ impl Refusal {
                 REQUEST,
                 "this path takes only the methods named in Allow",
             ),
+            Self::SlowHead => SLOW_HEAD,
             Self::SlowBody => (
                 StatusCode::REQUEST_TIMEOUT,
                 "request-timeout",
@@ -128,6 +137,7 @@ impl Refusal {
             Self::UriTooLong => Some("uri_bytes_max"),
             Self::HeadTooLarge => Some("head_bytes_max"),
             Self::TooManyFields => Some("fields_max"),
+            Self::SlowHead => Some("head_timeout"),
             Self::BodyBelowRate => Some("body_rate_min"),
             Self::HeldTooMany => Some("held_max"),
             Self::Shed { limit } => Some(limit),
@@ -141,6 +151,7 @@ impl Refusal {
         matches!(
             self,
             Self::BadRequest(_)
+                | Self::SlowHead
                 | Self::SlowBody
                 | Self::BodyBelowRate
                 | Self::BodyTooLarge

@@ -2,7 +2,7 @@
 //! likely not meant. `bingo gateway --check` tells them; nothing is refused for them. Pure but for
 //! `Surroundings::look`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chassis::Failure;
@@ -38,7 +38,11 @@ impl Report {
     /// Checks a file. Fails (exit 64) only where it cannot be read.
     pub fn of(path: &Path) -> Result<Self, Failure> {
         let text = crate::valid::read(path)?;
-        let (valid, examined) = Valid::examine(&text);
+        let (valid, mut examined) = Valid::examine(&text);
+        // The files of a certificate are looked at whatever else is wrong: one run tells all.
+        if let Some(tls) = valid.as_ref().and_then(|valid| valid.tls.as_ref()) {
+            examined.add(crate::tls::faults(tls));
+        }
         let mut warnings = Vec::new();
         if let Some(valid) = valid.filter(|_| examined.faults.is_empty()) {
             warnings = risks(&valid, &Surroundings::look(&valid));
@@ -60,6 +64,8 @@ struct Surroundings {
     open_files: Option<u64>,
     /// Why the token's file is none that should be used, and the remedy.
     token: Option<(String, String)>,
+    /// Private keys that others may read: whose key in the configuration, which file.
+    open_keys: Vec<(&'static str, PathBuf)>,
 }
 
 impl Surroundings {
@@ -68,6 +74,11 @@ impl Surroundings {
         Self {
             open_files: limit.maximum,
             token: valid.token_file.as_deref().and_then(token),
+            open_keys: valid
+                .tls
+                .as_ref()
+                .map(crate::tls::open_keys)
+                .unwrap_or_default(),
         }
     }
 }
@@ -121,6 +132,12 @@ fn reach(valid: &Valid, around: &Surroundings, risks: &mut Vec<Fault>) {
             (Some(_), None) => {}
         }
     }
+    for (key, path) in &around.open_keys {
+        let path = path.display();
+        let reason = "others may read this private key: whoever does can be this service";
+        let remedy = format!("chmod 600 {path}, and have a new one made if it is too late");
+        risks.push(Fault::new(*key, path, reason, remedy));
+    }
     let mut addresses = valid.listen.iter().map(|listen| listen.address);
     let public = addresses.find(|at| !at.ip().is_loopback());
     if let Some(public) = public.filter(|_| valid.expose_node) {
@@ -135,6 +152,15 @@ fn nodes(valid: &Valid, risks: &mut Vec<Fault>) {
         let reason = "with one node, each of its failures is one of the service";
         let remedy = "name a second node";
         risks.push(Fault::new("nodes", &only.name, reason, remedy));
+    }
+    for (number, node) in valid.nodes.iter().enumerate() {
+        let earlier = valid.nodes.get(..number).unwrap_or_default();
+        if let Some(same) = earlier.iter().find(|same| same.address == node.address) {
+            let reason = format!("{} is the same one: its failure is that of both", same.name);
+            let key = format!("nodes[{number}].address");
+            let remedy = "give each node its own address, or name it once";
+            risks.push(Fault::new(key, &node.address, reason, remedy));
+        }
     }
     let probe = &valid.probe;
     let noticed = (probe.timeout + probe.interval) * probe.thresholds.fall;
@@ -209,6 +235,11 @@ fn route(valid: &Valid, number: usize, route: &ValidRoute, risks: &mut Vec<Fault
         let remedy = "write safe: only what has an Idempotency-Key is sent again";
         risks.push(Fault::new(key("retry"), "always", reason, remedy));
     }
+    if route.cache.is_some() && !route.methods.contains(&Method::GET) {
+        let reason = "nothing is ever stored: only answers to GET are";
+        let remedy = "name GET among the methods, or leave the key out";
+        risks.push(Fault::new(key("cache"), "", reason, remedy));
+    }
     let earlier = Router::new(valid.routes.get(..number).unwrap_or_default());
     let taken = |method: &Method| matches!(earlier.find(method, &route.path), Match::Route(_));
     if route.methods.iter().all(taken) {
@@ -228,6 +259,7 @@ mod tests {
         Surroundings {
             open_files: Some(1 << 20),
             token: None,
+            open_keys: Vec::new(),
         }
     }
 
@@ -281,6 +313,12 @@ mod tests {
                 "routes[15].retry",
             ),
             ("127.0.0.1:9090", "0.0.0.0:9090", "admin.listen"),
+            ("127.0.0.1:8002", "127.0.0.1:8001", "nodes[1].address"),
+            (
+                "methods: [GET], path: /long_dummy",
+                "methods: [POST], path: /long_dummy",
+                "routes[8].cache",
+            ),
             ("127.0.0.1:8080", "'[::]:8080'", "expose_node"),
         ] {
             let text = SHIPPED.replacen(from, to, 1);
@@ -301,6 +339,51 @@ mod tests {
             ..around()
         };
         assert_eq!(keys(SHIPPED, &few), ["limits.connections_max"]);
+    }
+
+    #[test]
+    fn a_private_key_that_others_may_read_is_told() {
+        let open = Surroundings {
+            open_keys: vec![("tls.key", PathBuf::from("/x"))],
+            ..around()
+        };
+        assert_eq!(keys(SHIPPED, &open), ["tls.key"]);
+    }
+
+    #[test]
+    fn the_files_of_a_certificate_are_looked_at_beside_everything_else() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let other = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(path("cert"), made.cert.pem()).unwrap();
+        std::fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(path("other"), other.serialize_pem()).unwrap();
+        let faults = |certificate: &str, key: &str| -> Vec<String> {
+            let (certificate, key) = (path(certificate), path(key));
+            let (certificate, key) = (certificate.display(), key.display());
+            let tls = format!("tls: {{certificate: {certificate}, key: {key}}}\n{SHIPPED}");
+            let file = path("gateway.yaml");
+            std::fs::write(&file, tls.replace("held_max: 1000", "held_max: -1")).unwrap();
+            let faults = Report::of(&file).unwrap().faults;
+            assert!(
+                faults.iter().all(|fault| fault.line.is_some()),
+                "{faults:?}"
+            );
+            faults.into_iter().map(|fault| fault.key).collect()
+        };
+        for (certificate, key, expected) in [
+            ("cert", "key", &["limits.held_max"][..]),
+            (
+                "none",
+                "gone",
+                &["tls.certificate", "tls.key", "limits.held_max"],
+            ),
+            ("cert", "other", &["tls.key", "limits.held_max"]),
+            ("key", "key", &["tls.certificate", "limits.held_max"]),
+        ] {
+            assert_eq!(faults(certificate, key), expected, "{certificate} {key}");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! `gateway.yaml` as valid: parsed, in range, consistent. Every fault of a file is told in one run,
 //! each with key, value, reason and remedy, because mending a file one message at a time is slow.
 
-use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,14 +9,15 @@ use chassis::Failure;
 use chassis::config::{Examined, Fault};
 use http::{HeaderValue, Method};
 
-use crate::admission;
 use crate::cache::config::{Rules, ValidCache};
 use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
 use crate::faults::Faults;
+use crate::head;
 use crate::listener::Kind;
 use crate::quic;
 use crate::tls::{Certificates, ValidTls};
+use crate::{addresses, admission};
 
 const TLS_REMEDY: &str = "name one in the section tls: a folder, or certificate and key";
 
@@ -133,6 +133,16 @@ pub(crate) struct ValidLimits {
     pub(crate) drain_deadline: Duration,
 }
 
+impl ValidLimits {
+    pub(crate) fn head(&self) -> head::Bounds {
+        head::Bounds {
+            bytes_max: self.head_bytes_max,
+            uri_bytes_max: self.uri_bytes_max,
+            fields_max: self.fields_max,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct ValidSpool {
     pub(crate) folder: Option<PathBuf>,
@@ -228,7 +238,7 @@ impl Config {
             .tls
             .as_ref()
             .and_then(|tls| crate::tls::valid(tls, faults));
-        self.check_nodes(faults);
+        addresses::check(self, faults);
         if let Some(threads) = self.threads {
             faults.range("threads", threads, 1, 1024);
         }
@@ -313,36 +323,6 @@ impl Config {
                 valid_listen(i, listen, faults)
             })
             .collect()
-    }
-
-    fn check_nodes(&self, faults: &mut Faults) {
-        if self.nodes.is_empty() {
-            faults.add("nodes", "[]", "there is nobody to ask", "name a node");
-        }
-        let mut names = HashSet::new();
-        for (i, node) in self.nodes.iter().enumerate() {
-            let key = format!("nodes[{i}].name");
-            if node.name.is_empty() || HeaderValue::from_str(&node.name).is_err() {
-                let why = "it is empty or cannot stand in a header";
-                faults.add(&key, &node.name, why, "use letters, digits and `-`");
-            }
-            if !names.insert(&node.name) {
-                let why = "another node has this name";
-                faults.add(&key, &node.name, why, "give each node its own name");
-            }
-            let good = node.address.rsplit_once(':').is_some_and(|(host, port)| {
-                !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0)
-            });
-            if !good || node.address.parse::<http::uri::Authority>().is_err() {
-                let key = format!("nodes[{i}].address");
-                faults.add(
-                    &key,
-                    &node.address,
-                    "it is no HOST:PORT",
-                    "write one, like 127.0.0.1:8001",
-                );
-            }
-        }
     }
 }
 

@@ -242,3 +242,28 @@ async fn of_the_shipped_routes_long_dummy_alone_is_stored() {
     assert!(!second.header("age").is_empty());
     assert_eq!(node.seen().len(), 2 * paths.len() + 1);
 }
+
+#[tokio::test]
+async fn the_age_that_an_answer_brings_is_part_of_its_age() {
+    let headers = "cache-control: public, max-age=600\r\nage: 30\r\n";
+    let (node, gateway) = counting_and_gateway(headers).await;
+    for _ in 0..2 {
+        let answer = get(&gateway, "/cached", &[]).await;
+        assert_eq!(answer.text(), "answer 0");
+        let age: u64 = answer.header("age").parse().unwrap();
+        assert!((30..60).contains(&age), "{age}");
+    }
+    let status = get(&gateway, "/cached", &[]).await;
+    let status = status.header("cache-status");
+    // The route's bound of a minute holds for both ages together.
+    let ttl: u64 = status.split("ttl=").nth(1).unwrap().parse().unwrap();
+    assert!(ttl <= 30, "{status}");
+    assert_eq!(node.seen().len(), 1);
+
+    let old = "cache-control: public, max-age=600\r\nage: 60\r\n";
+    let (node, gateway) = counting_and_gateway(old).await;
+    for _ in 0..2 {
+        get(&gateway, "/cached", &[]).await;
+    }
+    assert_eq!(node.seen().len(), 2);
+}

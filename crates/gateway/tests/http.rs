@@ -309,7 +309,7 @@ async fn a_slow_head_and_a_slow_body_end_in_time() {
     let head = raw(gateway.address, "GET /x/1 HTTP/1.1\r\nhost")
         .await
         .unwrap();
-    assert_eq!(head, "");
+    assert!(head.starts_with("HTTP/1.1 408"), "{head}");
     let body = raw(
         gateway.address,
         "POST /slow-body HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc",

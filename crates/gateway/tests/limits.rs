@@ -82,15 +82,18 @@ async fn the_limits_of_a_head_hold_over_http_2() {
     let large = "b".repeat(5000);
     let many: Vec<_> = (0..21).map(|_| ("a", "b")).collect();
     for (fields, limit) in [
-        (vec![("a", large.as_str())], None),
-        (many, Some("fields_max")),
+        (vec![("a", large.as_str())], "head_bytes_max"),
+        (many, "fields_max"),
     ] {
         let answer = client.send("GET", "/x/1", &fields, "").await.unwrap();
         assert_eq!(answer.status, 431);
-        if let Some(limit) = limit {
-            hit(&gateway, limit).await;
-        }
+        assert!(answer.text().contains("head-too-large"), "{limit}");
+        hit(&gateway, limit).await;
     }
+    // Over twice the limit the answer is the library's.
+    let huge = "b".repeat(10_000);
+    let answer = client.send("GET", "/x/1", &[("a", &huge)], "").await;
+    assert_eq!(answer.unwrap().status, 431);
     assert_eq!(client.get("/x/1").await.status, 200);
     assert_eq!(node.seen().len(), 1);
 }
@@ -390,7 +393,64 @@ async fn slow_heads_on_many_connections_hold_up_nobody() {
         assert_eq!(gateway.get("/x/1").await.status, 200);
     }
     for mut stream in slow {
-        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(answer.contains("the request's head"), "{answer}");
     }
     hit(&gateway, "head_timeout").await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_closes_without_a_word_and_is_no_hit_of_a_limit() {
+    let (_node, gateway) = node_and_gateway().await;
+    let mut idle = TcpStream::connect(gateway.address).await.unwrap();
+    let request = b"GET /x/1 HTTP/1.1\r\nhost: a\r\n\r\n";
+    idle.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    idle.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && !answer.contains("408"),
+        "{answer}"
+    );
+    let series = "bingo_limit_hits_total{limit=\"head_timeout\"}";
+    assert_eq!(gateway.metric(series).await, 0.0);
+}
+
+/// Reads 4 KiB in each period; what was read when it ended, and whether in order.
+async fn read_slowly(gateway: &Gateway, period: Duration) -> (usize, bool) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(gateway.address).await.unwrap();
+    let request = b"GET /x/large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut turn = tokio::time::interval(period);
+    let mut room = [0; 4096];
+    let mut read = 0;
+    loop {
+        turn.tick().await;
+        match stream.read(&mut room).await {
+            Ok(0) => return (read, true),
+            Ok(length) => read += length,
+            Err(_) => return (read, false),
+        }
+    }
+}
+
+/// The kernel sees both alive: each takes something all the time.
+#[tokio::test]
+async fn a_client_of_http_1_that_reads_below_the_floor_is_given_up_and_one_above_is_not() {
+    const LENGTH: usize = 1024 * 1024;
+    let node = Upstream::start(|_| Reply::Stream(LENGTH)).await;
+    // The floor is 16 KiB a second.
+    let routes = ROUTES.replace("head_timeout: 1s", "client_stall_timeout: 1s");
+    let gateway = Gateway::start(&[&node], &routes.replace("deadline: 9s", "deadline: 60s"));
+    let (slow, steady) = tokio::join!(
+        read_slowly(&gateway, Duration::from_millis(500)),
+        read_slowly(&gateway, Duration::from_millis(20))
+    );
+    assert!(!slow.1 && slow.0 < LENGTH / 2, "{slow:?}");
+    assert!(steady.1 && steady.0 > LENGTH, "{steady:?}");
+    let series = "bingo_limit_hits_total{limit=\"client_stall_timeout\"}";
+    assert_eq!(gateway.metric(series).await, 1.0);
 }

@@ -1,7 +1,7 @@
 //! What the operator asked of `bingo up`, as recorded in the installation's folder. A second `up`
 //! compares with the record: the same flags change nothing, other flags are named.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,21 @@ impl Options {
         distinct
     }
 
+    /// What people write: the first name that was given, else localhost where that reaches us. A
+    /// wildcard is no name: which of those it stands for leads here is not ours to guess.
+    pub(crate) fn host(&self) -> Option<String> {
+        let bind = *self.bind.first()?;
+        let mut names = self.domain.iter();
+        Some(match names.find(|name| !name.starts_with('*')) {
+            // An address of IPv6 stands in brackets (RFC 3986 3.2.2).
+            Some(name) if name.parse::<Ipv6Addr>().is_ok() => format!("[{name}]"),
+            Some(name) => name.clone(),
+            None if bind.is_unspecified() || is_localhost(bind) => "localhost".to_owned(),
+            None if bind.is_ipv6() => format!("[{bind}]"),
+            None => bind.to_string(),
+        })
+    }
+
     /// Whether no other machine can reach the service.
     pub(crate) fn is_loopback_only(&self) -> bool {
         self.bind.iter().all(IpAddr::is_loopback)
@@ -110,6 +125,14 @@ pub fn mask_url(url: &str) -> String {
         None => tail.to_owned(),
     };
     format!("{scheme}://{authority}{tail}")
+}
+
+fn is_localhost(address: IpAddr) -> bool {
+    [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+    ]
+    .contains(&address)
 }
 
 #[cfg(test)]
@@ -164,6 +187,26 @@ mod tests {
             options.certificate_names(),
             ["example.org", "localhost", "127.0.0.1", "::1", "192.0.2.7"]
         );
+    }
+
+    #[test]
+    fn the_name_that_people_write_is_one_that_was_given_and_never_made_up() {
+        for (domain, bind, host) in [
+            (&["example.org", "*.a.b"][..], "0.0.0.0", "example.org"),
+            (&["*.a.b", "c.a.b"], "0.0.0.0", "c.a.b"),
+            (&["*.a.b"], "0.0.0.0", "localhost"),
+            (&["*.a.b"], "192.0.2.7", "192.0.2.7"),
+            (&["2001:db8::1"], "::", "[2001:db8::1]"),
+            (&[], "2001:db8::1", "[2001:db8::1]"),
+            (&[], "127.0.0.1", "localhost"),
+        ] {
+            let options = Options {
+                bind: vec![bind.parse().unwrap()],
+                domain: domain.iter().map(|name| (*name).to_owned()).collect(),
+                ..example()
+            };
+            assert_eq!(options.host().as_deref(), Some(host), "{domain:?} {bind}");
+        }
     }
 
     #[test]

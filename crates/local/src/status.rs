@@ -1,7 +1,6 @@
 //! `bingo status`: the installation as a whole, from the supervisor where it answers, and from its
 //! last record where it does not.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use chassis::{Exit, Failure};
@@ -80,21 +79,8 @@ impl Record {
         chassis::config::from_yaml("installation.yaml", &text).ok()
     }
 
-    /// What people write: the first name that was given, else localhost where that reaches us.
-    fn host(&self) -> Option<String> {
-        let bind = *self.options.bind.first()?;
-        Some(match self.options.domain.first() {
-            // An address of IPv6 stands in brackets (RFC 3986 3.2.2).
-            Some(name) if name.parse::<Ipv6Addr>().is_ok() => format!("[{name}]"),
-            Some(name) => name.replacen('*', "www", 1),
-            None if bind.is_unspecified() || is_localhost(bind) => "localhost".to_owned(),
-            None if bind.is_ipv6() => format!("[{bind}]"),
-            None => bind.to_string(),
-        })
-    }
-
     fn urls(&self) -> Urls {
-        let url = |scheme: &str, port| Some(format!("{scheme}://{}:{port}", self.host()?));
+        let url = |scheme: &str, port| Some(format!("{scheme}://{}:{port}", self.options.host()?));
         let https_port = self.options.https_port;
         let metrics = self.ports.gateway_admins.iter();
         Urls {
@@ -106,14 +92,6 @@ impl Record {
                 .collect(),
         }
     }
-}
-
-fn is_localhost(address: IpAddr) -> bool {
-    [
-        IpAddr::from(Ipv4Addr::LOCALHOST),
-        IpAddr::from(Ipv6Addr::LOCALHOST),
-    ]
-    .contains(&address)
 }
 
 /// The state of the installation in the folder, now.

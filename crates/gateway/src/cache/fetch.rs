@@ -126,9 +126,8 @@ async fn keep(worker: &Rc<Worker>, wanted: Wanted, mut entry: Arc<Entry>, keepin
             return;
         };
         let lifetime = entry
-            .expires
-            .saturating_duration_since(entry.sent)
-            .min(rules.ttl_max);
+            .ends(rules.ttl_max)
+            .saturating_duration_since(entry.sent);
         let due = keeper::due(entry.sent, lifetime, rules.refresh_ahead);
         let now = Instant::now();
         let unasked = store.unasked(&entry, now);
@@ -228,6 +227,7 @@ async fn fetch(
     let mut answered = given.prepare(live);
     let (status, headers) = (answered.head.status, &answered.head.headers);
     let (request, took) = (&wanted.headers, answered.sent.elapsed());
+    let age = freshness::age(headers);
     let lifetime = policy::keeps(status, headers)
         .then(|| {
             freshness::lifetime(
@@ -239,7 +239,9 @@ async fn fetch(
                 SystemTime::now(),
             )
         })
-        .flatten();
+        .flatten()
+        .map(|lifetime| lifetime.min(rules.ttl_max.saturating_sub(age)))
+        .filter(|lifetime| *lifetime > took);
     let (Some(lifetime), Some(vary)) = (lifetime, policy::vary(headers)) else {
         return Ok(Fetched::Unstorable(Box::new(answered)));
     };
@@ -268,7 +270,8 @@ async fn fetch(
         etag,
         body,
         sent: answered.sent,
-        expires: answered.sent + lifetime.min(rules.ttl_max),
+        age,
+        expires: answered.sent + lifetime,
         asked: Arc::clone(&wanted.asked),
     })))
 }

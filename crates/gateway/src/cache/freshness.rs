@@ -54,6 +54,14 @@ pub(crate) fn lifetime(
     (lifetime > took).then_some(lifetime)
 }
 
+/// How old an answer says that it is (section 5.1); what is no number says nothing.
+pub(crate) fn age(answer: &HeaderMap) -> Duration {
+    let age = answer.get(header::AGE).and_then(|age| age.to_str().ok());
+    let digits = age.filter(|age| age.bytes().all(|byte| byte.is_ascii_digit()));
+    let seconds = digits.and_then(|age| age.parse::<u32>().ok());
+    Duration::from_secs(seconds.unwrap_or_default().into())
+}
+
 fn lower(headers: &mut HeaderMap, name: HeaderName) {
     let values: Vec<HeaderValue> = headers
         .get_all(&name)
@@ -108,6 +116,21 @@ mod tests {
         ] {
             assert_eq!(seconds(&[], answer), Some(expected), "{answer:?}");
         }
+    }
+
+    #[test]
+    fn an_age_is_digits_or_none() {
+        for (text, seconds) in [
+            ("10", 10),
+            ("0", 0),
+            ("-1", 0),
+            ("+1", 0),
+            ("x", 0),
+            ("", 0),
+        ] {
+            assert_eq!(age(&map(&[("age", text)])), Duration::from_secs(seconds));
+        }
+        assert_eq!(age(&map(&[])), Duration::ZERO);
     }
 
     #[test]

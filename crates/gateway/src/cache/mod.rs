@@ -171,7 +171,7 @@ impl Asked<'_> {
 
     fn hit(&self, entry: &Entry, now: Instant) -> Way {
         self.count("hit");
-        let ends = entry.expires.min(entry.sent + self.rules.ttl_max);
+        let ends = entry.ends(self.rules.ttl_max);
         let ttl = ends.saturating_duration_since(now).as_secs();
         self.of_entry(entry, now, &format!("bingo; hit; ttl={ttl}"))
     }
@@ -185,8 +185,7 @@ impl Asked<'_> {
             entry.headers.clone()
         };
         // Rounded up, so that a cache further on does not add up to more than was allowed.
-        let age = now
-            .saturating_duration_since(entry.sent)
+        let age = (now.saturating_duration_since(entry.sent) + entry.age)
             .as_millis()
             .div_ceil(1000);
         headers.insert(header::AGE, HeaderValue::from(age as u64));

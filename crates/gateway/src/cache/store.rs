@@ -42,6 +42,8 @@ pub(crate) struct Entry {
     pub(crate) body: Bytes,
     /// When its request was sent; it came into being then or later.
     pub(crate) sent: Instant,
+    /// How old it was by then, where it comes from a cache behind the node (`Age`).
+    pub(crate) age: Duration,
     pub(crate) expires: Instant,
     /// When somebody asked for it last, in milliseconds of the store's clock; shared by all answers of
     /// this variant.
@@ -260,7 +262,13 @@ impl Store {
 
 impl Entry {
     pub(crate) fn is_fresh(&self, ttl_max: Duration, now: Instant) -> bool {
-        now < self.expires && now.saturating_duration_since(self.sent) < ttl_max
+        now < self.ends(ttl_max)
+    }
+
+    /// When it is used no more.
+    pub(crate) fn ends(&self, ttl_max: Duration) -> Instant {
+        self.expires
+            .min(self.sent + ttl_max.saturating_sub(self.age))
     }
 
     fn bytes(&self) -> usize {
@@ -409,6 +417,7 @@ mod tests {
             etag: HeaderValue::from_static("\"x\""),
             body: Bytes::copy_from_slice(body.as_bytes()),
             sent,
+            age: Duration::ZERO,
             expires: sent + TTL,
             asked: Arc::default(),
         })

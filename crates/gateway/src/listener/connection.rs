@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::flood::Meter;
 use super::stream::{ClientStream, Transport};
+use super::taking::UNSENT_BYTES_MAX;
 use super::{Kind, Lease, http1, http2, preface};
 use crate::handle::Client;
 use crate::valid::ValidLimits;
@@ -36,7 +37,9 @@ pub(super) async fn serve(
     // tcp(7), TCP_USER_TIMEOUT: the kernel gives a client up that takes nothing for so long, be it
     // gone or only not reading.
     let prepared = stream.set_nodelay(true).and_then(|()| {
-        SockRef::from(&stream).set_tcp_user_timeout(Some(limits.client_stall_timeout))
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_user_timeout(Some(limits.client_stall_timeout))?;
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
     });
     if let Err(error) = prepared {
         tracing::debug!(%error, "a client's socket could not be prepared");
@@ -71,11 +74,15 @@ async fn begin(
         Kind::Http => Transport::Plain(stream),
         Kind::Https(config) => handshake(worker, limits, stream, config).await?,
     };
+    let http1 = |transport, first| {
+        let shared = Arc::clone(&worker.shared);
+        ClientStream::http1(transport, first, limits.client_stall_timeout, shared)
+    };
     if let Transport::Tls(stream) = &transport
         && stream.get_ref().1.alpn_protocol() != Some(ALPN_H2)
     {
         // Over TLS there is no HTTP/2 without ALPN (RFC 9113 section 3.2).
-        return Ok((ClientStream::http1(transport, Bytes::new()), false));
+        return Ok((http1(transport, Bytes::new()), false));
     }
     let first = preface::read(&mut transport, limits.head_timeout)
         .await
@@ -88,7 +95,7 @@ async fn begin(
         return Err(io::Error::other("ALPN chose h2 and the preface is missing"));
     }
     if !first.http2 {
-        return Ok((ClientStream::http1(transport, first.bytes), false));
+        return Ok((http1(transport, first.bytes), false));
     }
     let meter = Meter::new(
         limits.h2_control_frames_max,

@@ -1,17 +1,22 @@
-//! HTTP/1.1 on one connection, by hyper.
+//! HTTP/1.1 on one connection, by hyper. A head that does not come in time is answered here, because
+//! hyper closes without a word; a connection that is only idle closes so.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use tokio::io::AsyncWriteExt;
 
-use super::Lease;
 use super::stream::ClientStream;
+use super::{Lease, refused};
 use crate::body::ClientBody;
 use crate::handle::{Client, handle};
 use crate::valid::ValidLimits;
@@ -19,6 +24,8 @@ use crate::worker::Worker;
 
 /// Most that hyper buffers of one connection in each direction.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// For the answer to a head that came too late.
+const LATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn serve(
     worker: &Rc<Worker>,
@@ -28,7 +35,9 @@ pub(super) async fn serve(
     lease: Rc<Lease>,
 ) {
     let client = client.with_lease(Rc::clone(&lease));
+    let used = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| async {
+        used.set(true);
         let request = request.map(ClientBody::Http);
         Ok::<_, Infallible>(handle(worker, &client, request).await)
     });
@@ -53,19 +62,38 @@ pub(super) async fn serve(
         }
     };
     let Err(error) = ended else { return };
+    tracing::debug!(error = %chassis::failure::chain(&error), "client connection ended");
     let metrics = &worker.shared.metrics;
     if error.is_parse_too_large() {
         metrics.limit_hit("head_bytes_max");
-    } else if error.is_timeout() {
-        metrics.limit_hit("head_timeout");
     }
-    tracing::debug!(error = %chassis::failure::chain(&error), "client connection ended");
-    // To a client of HTTP/1.0 the orderly end of the connection is the end of the answer: one that
-    // was broken off must end in disorder.
-    if client.old.get()
-        && error.is_user()
-        && let Some(parts) = connection.into_parts()
-    {
-        parts.io.inner().end_in_disorder();
+    let Some(parts) = connection.into_parts() else {
+        return;
+    };
+    let mut stream = parts.io.into_inner();
+    if error.is_timeout() {
+        let begun = !parts.read_buf.is_empty();
+        if begun || !used.get() {
+            metrics.limit_hit("head_timeout");
+        }
+        if begun {
+            answer_late(&mut stream).await;
+        }
+    } else if client.old.get() && error.is_user() {
+        // To a client of HTTP/1.0 the orderly end of the connection is the end of the answer: one
+        // that was broken off must end in disorder.
+        stream.end_in_disorder();
+    }
+}
+
+/// Whoever sends a head too slowly may read as slowly: what the socket does not take is not waited for
+/// long.
+async fn answer_late(stream: &mut ClientStream) {
+    let answer = async {
+        stream.write_all(&refused::late(Timestamp::now())).await?;
+        stream.shutdown().await
+    };
+    if !matches!(tokio::time::timeout(LATE_TIMEOUT, answer).await, Ok(Ok(()))) {
+        tracing::debug!("a client whose head came too late did not take its answer");
     }
 }

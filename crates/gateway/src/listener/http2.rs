@@ -106,11 +106,14 @@ pub(super) async fn serve(
 
 fn builder(limits: &ValidLimits, tasks: Tasks) -> http2::Builder<Tasks> {
     let resets_max = limits.h2_resets_max as usize;
+    // The library answers what is over its limit with a bare 431 that nobody counts; so it is given
+    // room for heads that are ours to refuse.
+    let head_bytes_max = u32::try_from(limits.head_bytes_max * 2).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(tasks);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_streams_max)
-        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_header_list_size(head_bytes_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)

@@ -15,6 +15,7 @@ mod preface;
 mod progress;
 mod refused;
 mod stream;
+mod taking;
 
 use std::cell::Cell;
 use std::net::TcpListener;

@@ -1,11 +1,12 @@
 //! Answers that hyper gives by itself. A head that it cannot read (400), that is too large (431) or
 //! whose target is (414) it answers with a bare status before any code of ours; such an answer is
 //! recognised on its way out by its very form, which none of ours has, and is replaced by the problem
-//! that every other error is.
+//! that every other error is. So is the answer that hyper leaves out, to a head that comes too late.
 //!
 //! Left out: a bare answer that is written together with the end of another one stays bare.
 
 use http::{HeaderValue, StatusCode};
+use jiff::Timestamp;
 
 use crate::problem::Refusal;
 
@@ -30,6 +31,13 @@ pub(super) fn instead(bytes: &[u8]) -> Option<Vec<u8>> {
     let date = line.get(4 + reason..)?.strip_prefix(BARE)?;
     let (date, end) = date.split_at_checked(DATE_BYTES)?;
     (end == END).then(|| whole(&refusal, date))
+}
+
+/// To a client whose head did not come in time.
+pub(super) fn late(now: Timestamp) -> Vec<u8> {
+    // An IMF-fixdate, which is always of GMT.
+    let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    whole(&Refusal::SlowHead, date.as_bytes())
 }
 
 /// No path was understood, so its `instance` is the `*` of RFC 9112 section 3.2.4.
@@ -80,6 +88,15 @@ mod tests {
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
         }
+    }
+
+    #[test]
+    fn a_head_that_comes_too_late_has_a_problem_with_a_date() {
+        let now = Timestamp::from_second(1_795_259_550).unwrap();
+        let answer = String::from_utf8(late(now)).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"));
+        assert!(answer.contains(&format!("date: {DATE}\r\n")), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! A client's connection as hyper reads and writes it: plain or TLS, beginning with the bytes that
 //! were read to learn which protocol it is. What hyper has no place for is done on the way: floods of
-//! HTTP/2 are metered, bare refusals of HTTP/1.1 replaced. An enum and not a type parameter: hyper is
+//! HTTP/2 are metered, bare refusals of HTTP/1.1 replaced, its slow readers given up. An enum and not a type parameter: hyper is
 //! large, and one copy of it for each protocol is enough.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::flood::Meter;
 use super::refused;
+use super::taking::Taking;
 use crate::worker::Shared;
 
 /// What carries the bytes.
@@ -49,6 +50,7 @@ pub(super) struct ClientStream {
     /// Read already, and to be read again.
     first: Bytes,
     spoken: Spoken,
+    shared: Arc<Shared>,
 }
 
 /// What is done on the way.
@@ -57,27 +59,42 @@ enum Spoken {
     /// An answer in place of hyper's, and how much of it was written.
     Http1 {
         instead: Option<(Vec<u8>, usize)>,
+        taking: Taking,
     },
     Http2 {
         meter: Meter,
-        shared: Arc<Shared>,
     },
 }
 
 impl ClientStream {
-    pub(super) fn http1(transport: Transport, first: Bytes) -> Self {
+    pub(super) fn http1(
+        transport: Transport,
+        first: Bytes,
+        stall_timeout: Duration,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             transport,
             first,
-            spoken: Spoken::Http1 { instead: None },
+            spoken: Spoken::Http1 {
+                instead: None,
+                taking: Taking::new(stall_timeout),
+            },
+            shared,
         }
     }
 
-    pub(super) fn http2(transport: Transport, first: Bytes, meter: Meter, to: Arc<Shared>) -> Self {
+    pub(super) fn http2(
+        transport: Transport,
+        first: Bytes,
+        meter: Meter,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             transport,
             first,
-            spoken: Spoken::Http2 { meter, shared: to },
+            spoken: Spoken::Http2 { meter },
+            shared,
         }
     }
 
@@ -90,18 +107,43 @@ impl ClientStream {
 
 impl ClientStream {
     fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Spoken::Http2 { meter, shared } = &mut self.spoken
+        if let Spoken::Http2 { meter } = &mut self.spoken
             && let Err(limit) = meter.came(bytes, Instant::now())
         {
-            shared.metrics.limit_hit(limit);
+            self.shared.metrics.limit_hit(limit);
             return Err(io::Error::other(limit));
         }
         Ok(())
     }
 
-    fn went(&mut self, bytes: usize) {
-        if let Spoken::Http2 { meter, .. } = &mut self.spoken {
-            meter.went(bytes);
+    /// Looks at what came of writing; a client that takes too little is given up.
+    fn went<T: Copy>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+        bytes: impl Fn(T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        match (&mut self.spoken, &written) {
+            (Spoken::Http1 { taking, .. }, Poll::Ready(Ok(done))) => taking.took(bytes(*done)),
+            (Spoken::Http1 { taking, .. }, Poll::Pending) => {
+                ready!(taking.waits(context));
+                self.shared.metrics.limit_hit("client_stall_timeout");
+                // Nothing of it is worth keeping in the kernel.
+                self.end_in_disorder();
+                let why = "the client takes too little";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
+            (Spoken::Http2 { meter }, Poll::Ready(Ok(done))) => meter.went(bytes(*done)),
+            (_, Poll::Ready(Err(error))) => self.note(error),
+            (Spoken::Http2 { .. }, Poll::Pending) => {}
+        }
+        written
+    }
+
+    /// The kernel has given the client up (`connection`), and says so once.
+    fn note(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::TimedOut {
+            self.shared.metrics.limit_hit("client_stall_timeout");
         }
     }
 
@@ -111,7 +153,7 @@ impl ClientStream {
         context: &mut Context<'_>,
         bytes: usize,
     ) -> Poll<io::Result<usize>> {
-        if let Spoken::Http1 { instead } = &mut self.spoken {
+        if let Spoken::Http1 { instead, .. } = &mut self.spoken {
             while let Some((answer, written)) = instead {
                 let rest = answer.get(*written..).unwrap_or_default();
                 if rest.is_empty() {
@@ -134,7 +176,8 @@ impl AsyncRead for ClientStream {
         let this = &mut *self;
         let before = buffer.filled().len();
         if this.first.is_empty() {
-            ready!(Pin::new(&mut this.transport).poll_read(context, buffer))?;
+            ready!(Pin::new(&mut this.transport).poll_read(context, buffer))
+                .inspect_err(|error| this.note(error))?;
         } else {
             let length = this.first.len().min(buffer.remaining());
             buffer.put_slice(this.first.get(..length).unwrap_or_default());
@@ -151,7 +194,7 @@ impl AsyncWrite for ClientStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if let Spoken::Http1 { instead } = &mut this.spoken {
+        if let Spoken::Http1 { instead, .. } = &mut this.spoken {
             if instead.is_none() {
                 *instead = refused::instead(bytes).map(|answer| (answer, 0));
             }
@@ -159,9 +202,8 @@ impl AsyncWrite for ClientStream {
                 return this.write_instead(context, bytes.len());
             }
         }
-        let written = ready!(Pin::new(&mut this.transport).poll_write(context, bytes))?;
-        this.went(written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut this.transport).poll_write(context, bytes);
+        this.went(context, written, |bytes| bytes)
     }
 
     fn poll_write_vectored(
@@ -173,9 +215,8 @@ impl AsyncWrite for ClientStream {
             return self.poll_write(context, only);
         }
         let this = &mut *self;
-        let written = ready!(Pin::new(&mut this.transport).poll_write_vectored(context, parts))?;
-        this.went(written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut this.transport).poll_write_vectored(context, parts);
+        this.went(context, written, |bytes| bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -183,7 +224,9 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(context)
+        let this = &mut *self;
+        let flushed = Pin::new(&mut this.transport).poll_flush(context);
+        this.went(context, flushed, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -113,6 +113,28 @@ impl Folder {
         })
     }
 
+    /// A secret that others may read, after a copy or a restored backup, is taken back from them; what
+    /// they have read they keep, so somebody is told.
+    pub(super) fn close_to_others(&self, name: &str) {
+        let path = self.path.join(name);
+        if !is_open_to(&path, 0o077) {
+            return;
+        }
+        let shown = path.display();
+        match std::fs::set_permissions(&path, Permissions::from_mode(0o600)) {
+            Ok(()) => tracing::warn!(
+                file = %shown,
+                "others could read this private key, and no longer can; remove it if any of them \
+                 might have, then a new one is made"
+            ),
+            Err(error) => tracing::warn!(
+                file = %shown,
+                %error,
+                "others may read this private key; take it from them with chmod 600"
+            ),
+        }
+    }
+
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -140,6 +162,11 @@ impl Folder {
              in tls.folder",
         )
     }
+}
+
+/// Whether a file is there and has any of these rights.
+pub(super) fn is_open_to(path: &Path, rights: u32) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & rights != 0)
 }
 
 /// A regular file's content. A pipe would block, a device never end.
@@ -178,6 +205,20 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let files = std::fs::read_dir(place.path().join("tls")).unwrap();
         assert_eq!(files.count(), 1);
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_taken_back() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::new(place.path().to_owned());
+        folder.close_to_others("none");
+        for mode in [0o644, 0o640, 0o604] {
+            folder.write("key", mode, b"one").unwrap();
+            assert!(is_open_to(&folder.path_of("key"), 0o077));
+            folder.close_to_others("key");
+            assert!(!is_open_to(&folder.path_of("key"), 0o077), "{mode:o}");
+            assert_eq!(folder.read("key").unwrap().unwrap(), b"one");
+        }
     }
 
     #[test]

@@ -20,11 +20,13 @@ mod tests;
 mod tickets;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use chassis::Failure;
+use chassis::config::Fault;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -48,6 +50,39 @@ use tickets::Tickets;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RESET_KEY_FILE: &str = "quic.key";
 const RESET_KEY_BYTES: usize = 64;
+
+/// What is wrong with the files that a configuration names; what an authority lacks it makes.
+pub(crate) fn faults(tls: &ValidTls) -> Vec<Fault> {
+    let ValidTls::Files { certificate, key } = tls else {
+        return Vec::new();
+    };
+    let found = source::faults(certificate, key, &provider(), unix_now());
+    let told = found.into_iter().map(|fault| {
+        let (name, path) = match fault.of_key {
+            true => ("tls.key", key),
+            false => ("tls.certificate", certificate),
+        };
+        Fault::new(name, path.display(), fault.why, fault.remedy)
+    });
+    told.collect()
+}
+
+/// Private keys that others may read, with the key of the configuration that names them. A group may
+/// where an operator has put the file; in our own folder nobody is meant to.
+pub(crate) fn open_keys(tls: &ValidTls) -> Vec<(&'static str, PathBuf)> {
+    match tls {
+        ValidTls::Files { key, .. } => {
+            let open = folder::is_open_to(key, 0o007);
+            open.then(|| ("tls.key", key.clone())).into_iter().collect()
+        }
+        ValidTls::Authority { folder, .. } => source::SECRET_FILES
+            .iter()
+            .map(|name| folder.join(name))
+            .filter(|path| folder::is_open_to(path, 0o077))
+            .map(|path| ("tls.folder", path))
+            .collect(),
+    }
+}
 
 /// Cheap to clone: all clones are one.
 #[derive(Clone)]

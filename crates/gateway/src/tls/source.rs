@@ -23,6 +23,13 @@ use super::settings::{Name, ValidTls};
 const AUTHORITY_FILE: &str = "ca.pem";
 const AUTHORITY_KEY_FILE: &str = "ca.key";
 const SERVED_FILE: &str = "server.pem";
+/// Files of the folder that nobody but the gateways' account may read.
+pub(super) const SECRET_FILES: [&str; 4] = [
+    AUTHORITY_KEY_FILE,
+    SERVED_FILE,
+    super::RESET_KEY_FILE,
+    super::tickets::FILE,
+];
 
 /// Looks at one source again and again.
 pub(super) struct Source {
@@ -78,6 +85,9 @@ impl Source {
                 let folder = Folder::new(folder);
                 folder.create()?;
                 let _lock = folder.lock()?;
+                for secret in SECRET_FILES {
+                    folder.close_to_others(secret);
+                }
                 self.settle(&folder, &names, now, true)
             }
         }
@@ -313,38 +323,65 @@ fn read(
     provider: &CryptoProvider,
     now: Seconds,
 ) -> Result<Option<Served>, Failure> {
-    let bytes = |path: &Path, word: &str| {
-        read_bounded(path).map_err(|error| {
-            let help = format!("name a file in {word} that the gateway's account may read");
-            Failure::configuration(format!("read {word}: {}", path.display()), error, help)
-        })
+    let refused = |faults: Vec<Fault>| {
+        let failures = faults.into_iter().map(|fault| {
+            let attempted = match fault.of_key {
+                true => format!("use tls.key: {}", key.display()),
+                false => format!("use tls.certificate: {}", certificate.display()),
+            };
+            Failure::configuration(attempted, fault.why, fault.remedy)
+        });
+        let unknown = || Failure::run_time("read the certificate", "it is not known why", "");
+        Failure::all(failures).unwrap_or_else(unknown)
     };
-    let content = Content {
-        certificate: bytes(certificate, "tls.certificate")?,
-        key: bytes(key, "tls.key")?,
-    };
+    let content = content(certificate, key).map_err(refused)?;
     if served == Some(&content) {
         return Ok(None);
     }
-    let refused = |fault: Fault| {
-        let attempted = match fault.of_key {
-            true => format!("use tls.key: {}", key.display()),
-            false => format!("use tls.certificate: {}", certificate.display()),
-        };
-        Failure::configuration(attempted, fault.why, fault.remedy)
+    usable(content, provider, now).map(Some).map_err(refused)
+}
+
+/// All that is wrong with the files now.
+pub(super) fn faults(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+    now: Seconds,
+) -> Vec<Fault> {
+    let usable = content(certificate, key).and_then(|content| usable(content, provider, now));
+    usable.err().unwrap_or_default()
+}
+
+fn content(certificate: &Path, key: &Path) -> Result<Content, Vec<Fault>> {
+    let read = |path: &Path, of_key| {
+        read_bounded(path).map_err(|error| Fault {
+            of_key,
+            why: format!("it cannot be read: {error}"),
+            remedy: "name a file that the gateway's account may read",
+        })
     };
-    let served = Served::parse(content, provider).map_err(refused)?;
-    if !served.validity.contains(now) {
-        let why = if now > served.validity.not_after {
-            "it has expired"
-        } else {
-            "it is not valid yet"
-        };
-        return Err(refused(Fault {
-            of_key: false,
-            why: why.to_owned(),
-            remedy: "have it renewed, and check this machine's clock",
-        }));
+    match (read(certificate, false), read(key, true)) {
+        (Ok(certificate), Ok(key)) => Ok(Content { certificate, key }),
+        (certificate, key) => Err([certificate.err(), key.err()]
+            .into_iter()
+            .flatten()
+            .collect()),
     }
-    Ok(Some(served))
+}
+
+fn usable(content: Content, provider: &CryptoProvider, now: Seconds) -> Result<Served, Vec<Fault>> {
+    let served = Served::parse(content, provider).map_err(|fault| vec![fault])?;
+    if served.validity.contains(now) {
+        return Ok(served);
+    }
+    let why = if now > served.validity.not_after {
+        "it has expired"
+    } else {
+        "it is not valid yet"
+    };
+    Err(vec![Fault {
+        of_key: false,
+        why: why.to_owned(),
+        remedy: "have it renewed, and check this machine's clock",
+    }])
 }

@@ -302,7 +302,7 @@ fn files_that_cannot_be_served_are_refused_at_the_start_with_key_and_remedy() {
         assert_eq!(failure.exit, chassis::Exit::Configuration);
         failure.to_string()
     };
-    assert!(refused().contains("read tls.certificate"));
+    assert!(refused().contains("use tls.certificate"));
     let good = write_files(folder.path(), |_| ());
     let key = fs::read(folder.path().join("key.pem")).unwrap();
     put(

@@ -16,7 +16,7 @@ use super::decision::{self, Seconds, TICKET_KEY_OPENS};
 use super::folder::Folder;
 use super::random;
 
-const FILE: &str = "ticket.keys";
+pub(super) const FILE: &str = "ticket.keys";
 const NAME_BYTES: usize = 16;
 const NONCE_BYTES: usize = 12;
 const SECRET_BYTES: usize = 32;
