@@ -34,13 +34,9 @@ pub(super) async fn serve(
 ) {
     // A connection keeps the limits it began with; a copy, so that it keeps nothing else alive.
     let limits = &worker.shared.live().limits.clone();
-    // tcp(7), TCP_USER_TIMEOUT: the kernel gives a client up that takes nothing for so long, be it
-    // gone or only not reading.
-    let prepared = stream.set_nodelay(true).and_then(|()| {
-        let socket = SockRef::from(&stream);
-        socket.set_tcp_user_timeout(Some(limits.client_stall_timeout))?;
-        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
-    });
+    let prepared = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX));
     if let Err(error) = prepared {
         tracing::debug!(%error, "a client's socket could not be prepared");
     }
@@ -103,7 +99,8 @@ async fn begin(
         Instant::now(),
     );
     let shared = Arc::clone(&worker.shared);
-    let stream = ClientStream::http2(transport, first.bytes, meter, shared);
+    let timeout = limits.client_stall_timeout;
+    let stream = ClientStream::http2(transport, first.bytes, meter, timeout, shared);
     Ok((stream, true))
 }
 

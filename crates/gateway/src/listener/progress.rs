@@ -1,6 +1,5 @@
 //! Whether a client of HTTP/2 takes its answers. A client that keeps its flow-control windows shut
-//! looks alive to the kernel, so TCP_USER_TIMEOUT does not end it; here every piece of an answer says
-//! when it was taken. A stream of which no piece (16 KiB, or the rest) was taken for
+//! looks alive to the kernel; here every piece of an answer says when it was taken. A stream of which no piece (16 KiB, or the rest) was taken for
 //! `client_stall_timeout` is reset, so that a byte now and then holds nothing; where only
 //! ends of answers are left that hyper has handed on already, the whole connection is given up.
 

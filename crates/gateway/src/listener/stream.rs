@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -50,6 +51,7 @@ pub(super) struct ClientStream {
     /// Read already, and to be read again.
     first: Bytes,
     spoken: Spoken,
+    stall_timeout: Duration,
     shared: Arc<Shared>,
 }
 
@@ -80,6 +82,7 @@ impl ClientStream {
                 instead: None,
                 taking: Taking::new(stall_timeout),
             },
+            stall_timeout,
             shared,
         }
     }
@@ -88,12 +91,14 @@ impl ClientStream {
         transport: Transport,
         first: Bytes,
         meter: Meter,
+        stall_timeout: Duration,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
             transport,
             first,
             spoken: Spoken::Http2 { meter },
+            stall_timeout,
             shared,
         }
     }
@@ -140,7 +145,7 @@ impl ClientStream {
         written
     }
 
-    /// The kernel has given the client up (`connection`), and says so once.
+    /// The kernel has given the client up, and says so once.
     fn note(&self, error: &io::Error) {
         if error.kind() == io::ErrorKind::TimedOut {
             self.shared.metrics.limit_hit("client_stall_timeout");
@@ -164,6 +169,15 @@ impl ClientStream {
             }
         }
         Poll::Ready(Ok(bytes))
+    }
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        // What the client has not taken yet, nobody watches any more; the kernel would keep it for
+        // minutes. An error means that nothing is left.
+        let socket = SockRef::from(self.transport.tcp());
+        let _ = socket.set_tcp_user_timeout(Some(self.stall_timeout));
     }
 }
 

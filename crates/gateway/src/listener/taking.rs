@@ -1,7 +1,11 @@
-//! Whether a client of HTTP/1.1 takes its answers. One that takes nothing at all is found by the kernel
-//! (TCP_USER_TIMEOUT); one that opens its window for a few bytes now and then looks alive to it, and
-//! holds its connection, and what is kept for its answer, as long as it likes. So there is a floor as
-//! over HTTP/2 (`progress`): a piece of 16 KiB in `client_stall_timeout`.
+//! Whether a client of HTTP/1.1 takes its answers. One that takes a few bytes now and then looks alive,
+//! and holds its connection, and what is kept for its answer, as long as it likes. So there is a floor
+//! as over HTTP/2 (`progress`): a piece of 16 KiB in `client_stall_timeout`.
+//!
+//! Not the kernel's TCP_USER_TIMEOUT (tcp(7)): a steady reader whose window is shut again and again
+//! while it works is ended by it too, because between two such times the kernel does not always forget
+//! the first (seen with Linux 6.18 and 40 kB a second). It bounds only what is left in the kernel when a
+//! connection has been given up.
 //!
 //! As a rate and not piece by piece, because a socket takes more at once: what it has taken gives the
 //! client time for so much more, up to what a socket holds.
