@@ -4,7 +4,6 @@
 //! so that a system that is slow as a whole is not given twice the work.
 
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -12,10 +11,7 @@ use http::Response;
 use hyper::body::Incoming;
 
 use crate::account::Flight;
-use crate::exchange::{Failed, Outgoing, attempt};
-use crate::live::Live;
-use crate::router::Route;
-use crate::worker::Worker;
+use crate::attempt::{Call, Failed, attempt};
 
 /// A request is not hedged sooner, whatever its route's usual time.
 const DELAY_MIN: Duration = Duration::from_millis(10);
@@ -64,16 +60,18 @@ impl Usual {
 /// The first answer of one node or two. Where both fail, the failure is that of the one that failed
 /// last; the loser is cancelled.
 pub(crate) async fn race(
-    worker: &Rc<Worker>,
-    live: &Live,
-    route: &Route,
-    outgoing: &Outgoing,
+    call: Call<'_>,
     flight: Flight,
     now: Instant,
 ) -> Result<(Response<Incoming>, Flight), Failed> {
     let node = flight.node().id;
-    let first = attempt(worker, live, outgoing, flight, now);
-    let Some(usual) = route.usual.as_ref().filter(|_| outgoing.is_safe()) else {
+    let first = attempt(call, flight, now);
+    let Some(usual) = call
+        .route
+        .usual
+        .as_ref()
+        .filter(|_| call.outgoing.is_safe())
+    else {
         return first.await;
     };
     let mut first = pin!(first);
@@ -82,11 +80,11 @@ pub(crate) async fn race(
         return answer;
     }
     let began = Instant::now();
-    let Some(second) = worker.choose_other(route.class, node, began) else {
+    let Some(second) = call.worker.choose_other(call.route.class, node, began) else {
         return first.await;
     };
-    let mut second = pin!(attempt(worker, live, outgoing, second, began));
-    let metrics = &worker.shared.metrics;
+    let mut second = pin!(attempt(call, second, began));
+    let metrics = &call.worker.shared.metrics;
     tokio::select! {
         answer = &mut first => match answer {
             Ok(answer) => {

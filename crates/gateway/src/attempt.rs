@@ -1,0 +1,168 @@
+//! One attempt on one node: a connection, the request, the answer's head, and what it means when that
+//! does not come.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::account::Flight;
+use crate::body::BodyError;
+use crate::ejection::{Event, Reason};
+use crate::live::Live;
+use crate::outgoing::Outgoing;
+use crate::pool;
+use crate::problem::Refusal;
+use crate::retry::Failure;
+use crate::router::Route;
+use crate::worker::Worker;
+
+/// A node's own state, on its answers.
+const STATE: HeaderName = HeaderName::from_static("bingo-state");
+/// How often a request looks whether the node that it waits for is still in rotation.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A request on its way: what stays the same in all of its attempts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    /// The configuration that the request began with and lives by.
+    pub(crate) live: &'a Live,
+    pub(crate) route: &'a Route,
+    pub(crate) outgoing: &'a Outgoing,
+}
+
+/// How an attempt ended without an answer to pass on.
+pub(crate) enum Failed {
+    Class(Failure),
+    /// The client's own body was at fault.
+    Client(Refusal),
+}
+
+/// One attempt on one node. Idle connections that turn out to be dead cost nothing: the next one is
+/// taken, and in the end a new one is opened.
+pub(crate) async fn attempt(
+    call: Call<'_>,
+    mut flight: Flight,
+    now: Instant,
+) -> Result<(Response<Incoming>, Flight), Failed> {
+    let (worker, outgoing) = (call.worker, call.outgoing);
+    let never_sent = Err(Failed::Class(Failure::NeverSent));
+    let (id, limits) = (flight.node().id, &call.live.limits);
+    loop {
+        let mut link = match worker.pool.take(id, limits.node_idle_timeout, now) {
+            Some(link) => link,
+            None => {
+                let timeout = limits.connect_timeout.min(outgoing.remaining());
+                match pool::connect(&flight.node().address, timeout).await {
+                    Ok(link) => link,
+                    Err(error) => {
+                        let address = &flight.node().address;
+                        tracing::debug!(address, %error, "could not connect to the node");
+                        flight.never_sent(Some(Event::Broken {
+                            reason: Reason::Connect,
+                        }));
+                        return never_sent;
+                    }
+                }
+            }
+        };
+        let Some(request) = outgoing.request(&flight.node().address) else {
+            // Cannot happen: a body that is gone was sent, and then nothing is tried again.
+            flight.never_sent(None);
+            return Err(Failed::Class(Failure::NoAnswer));
+        };
+        let sent = link.sender.try_send_request(request);
+        let Some(result) = answered(sent, worker, outgoing.deadline, &flight).await else {
+            return Err(silent(outgoing, &mut flight));
+        };
+        match result {
+            Ok(answer) if says_draining(&answer) => {
+                flight.never_sent(Some(Event::Draining));
+                return never_sent;
+            }
+            Ok(answer) => {
+                flight.answered(link, answer.status());
+                return Ok((answer, flight));
+            }
+            Err(mut error) => {
+                if let Some(request) = error.take_message() {
+                    outgoing.take_back(request);
+                    if link.reused {
+                        continue;
+                    }
+                    flight.never_sent(Some(Event::Broken {
+                        reason: Reason::Connect,
+                    }));
+                    return never_sent;
+                }
+                let error = error.into_error();
+                if let Some(refusal) = clients_fault(&error) {
+                    flight.never_sent(None);
+                    return Err(Failed::Client(refusal));
+                }
+                tracing::debug!(address = flight.node().address, %error, "the node did not answer");
+                flight.no_answer();
+                return Err(Failed::Class(Failure::NoAnswer));
+            }
+        }
+    }
+}
+
+/// Waits for an answer's head; `None` when the time is up, or when the node was found to be hung and
+/// another one is there.
+async fn answered<T>(
+    sent: impl Future<Output = T>,
+    worker: &Worker,
+    deadline: Instant,
+    flight: &Flight,
+) -> Option<T> {
+    let mut sent = pin!(sent);
+    loop {
+        let until = deadline.min(Instant::now() + LOOK);
+        match tokio::time::timeout_at(until.into(), &mut sent).await {
+            Ok(result) => return Some(result),
+            Err(_) if Instant::now() >= deadline => return None,
+            Err(_) if flight.is_lost() && worker.any_usable() => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Nothing came from the node: why that was.
+fn silent(outgoing: &Outgoing, flight: &mut Flight) -> Failed {
+    if outgoing.body.client_is_slow() {
+        flight.never_sent(None);
+        return Failed::Client(Refusal::SlowBody);
+    }
+    flight.out_of_time();
+    Failed::Class(if outgoing.remaining().is_zero() {
+        Failure::OutOfTime
+    } else {
+        Failure::NoAnswer
+    })
+}
+
+/// A draining node that turns a request away has not begun it.
+fn says_draining(answer: &Response<Incoming>) -> bool {
+    let status = answer.status();
+    (status == StatusCode::INTERNAL_SERVER_ERROR || status == StatusCode::SERVICE_UNAVAILABLE)
+        && answer
+            .headers()
+            .get(STATE)
+            .is_some_and(|state| state == "draining")
+}
+
+/// A streamed body that the client broke off or made too large ends the attempt as well.
+fn clients_fault(error: &hyper::Error) -> Option<Refusal> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        match error.downcast_ref::<BodyError>() {
+            Some(error) => return Some(error.refusal()),
+            None => source = error.source(),
+        }
+    }
+    None
+}
