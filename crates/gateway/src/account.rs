@@ -91,6 +91,8 @@ pub(crate) struct Flight {
     /// The answer is a 5xx: a failure in the eyes of the balancer.
     failed: bool,
     link: Option<Link>,
+    /// Its node was in rotation when it began.
+    trusted: bool,
     settled: bool,
 }
 
@@ -105,6 +107,7 @@ impl Flight {
             started: now,
             failed: false,
             link: None,
+            trusted: node.state().is_usable(),
             settled: false,
         }
     }
@@ -112,6 +115,17 @@ impl Flight {
     /// The node that it is on.
     pub(crate) fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// The node itself, for longer than the flight.
+    pub(crate) fn own_node(&self) -> Arc<Node> {
+        Arc::clone(&self.node)
+    }
+
+    /// Whether the request may be to blame if the node was lost: it was well when the request was sent,
+    /// and has not said since that it is ending.
+    pub(crate) fn may_be_to_blame(&self) -> bool {
+        self.trusted && self.node.state() != State::Draining
     }
 
     /// The node was taken out of rotation, and not by an operator or its own wish.
@@ -161,6 +175,17 @@ impl Flight {
         self.learn(Some(Event::Broken {
             reason: Reason::Broken,
         }));
+    }
+
+    /// The answer was a 5xx, and a probe says the same of the node.
+    pub(crate) fn unhealthy(&mut self, probed: Event) {
+        self.fail(Outcome::Answered5xx);
+        self.learn(Some(probed));
+    }
+
+    /// The answer is passed on to nobody.
+    pub(crate) fn unwanted(&mut self) {
+        self.fail(Outcome::Answered5xx);
     }
 
     /// The request's time ran out on this node.

@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, Response, StatusCode};
@@ -10,14 +11,16 @@ use hyper::body::Incoming;
 
 use crate::account::Flight;
 use crate::body::BodyError;
-use crate::ejection::{Event, Reason};
+use crate::ejection::{Event, Probed, Reason};
 use crate::live::Live;
+use crate::nodes::Node;
 use crate::outgoing::Outgoing;
-use crate::pool;
 use crate::problem::Refusal;
 use crate::retry::Failure;
 use crate::router::Route;
+use crate::suspects::Loss;
 use crate::worker::Worker;
+use crate::{pool, probe};
 
 /// A node's own state, on its answers.
 const STATE: HeaderName = HeaderName::from_static("bingo-state");
@@ -36,9 +39,15 @@ pub(crate) struct Call<'a> {
 
 /// How an attempt ended without an answer to pass on.
 pub(crate) enum Failed {
-    Class(Failure),
+    Class(Failure, Option<Lost>),
     /// The client's own body was at fault.
     Client(Refusal),
+}
+
+/// A node was lost with the request on it, which may be to blame.
+pub(crate) struct Lost {
+    pub(crate) node: Arc<Node>,
+    pub(crate) how: Loss,
 }
 
 /// One attempt on one node. Idle connections that turn out to be dead cost nothing: the next one is
@@ -49,7 +58,7 @@ pub(crate) async fn attempt(
     now: Instant,
 ) -> Result<(Response<Incoming>, Flight), Failed> {
     let (worker, outgoing) = (call.worker, call.outgoing);
-    let never_sent = Err(Failed::Class(Failure::NeverSent));
+    let never_sent = || Err(Failed::Class(Failure::NeverSent, None));
     let (id, limits) = (flight.node().id, &call.live.limits);
     loop {
         let mut link = match worker.pool.take(id, limits.node_idle_timeout, now) {
@@ -64,7 +73,7 @@ pub(crate) async fn attempt(
                         flight.never_sent(Some(Event::Broken {
                             reason: Reason::Connect,
                         }));
-                        return never_sent;
+                        return never_sent();
                     }
                 }
             }
@@ -72,7 +81,7 @@ pub(crate) async fn attempt(
         let Some(request) = outgoing.request(&flight.node().address) else {
             // Cannot happen: a body that is gone was sent, and then nothing is tried again.
             flight.never_sent(None);
-            return Err(Failed::Class(Failure::NoAnswer));
+            return Err(Failed::Class(Failure::NoAnswer, None));
         };
         let sent = link.sender.try_send_request(request);
         let Some(result) = answered(sent, worker, outgoing.deadline, &flight).await else {
@@ -81,7 +90,7 @@ pub(crate) async fn attempt(
         match result {
             Ok(answer) if says_draining(&answer) => {
                 flight.never_sent(Some(Event::Draining));
-                return never_sent;
+                return never_sent();
             }
             Ok(answer) => {
                 flight.answered(link, answer.status());
@@ -96,7 +105,7 @@ pub(crate) async fn attempt(
                     flight.never_sent(Some(Event::Broken {
                         reason: Reason::Connect,
                     }));
-                    return never_sent;
+                    return never_sent();
                 }
                 let error = error.into_error();
                 if let Some(refusal) = clients_fault(&error) {
@@ -104,11 +113,44 @@ pub(crate) async fn attempt(
                     return Err(Failed::Client(refusal));
                 }
                 tracing::debug!(address = flight.node().address, %error, "the node did not answer");
+                let blamed = flight.may_be_to_blame();
                 flight.no_answer();
-                return Err(Failed::Class(Failure::NoAnswer));
+                let lost = match blamed {
+                    true => look_after(call, &flight).await,
+                    false => None,
+                };
+                return Err(Failed::Class(Failure::NoAnswer, lost));
             }
         }
     }
+}
+
+/// Whether the node of a request whose connection broke is gone with it.
+pub(crate) async fn look_after(call: Call<'_>, flight: &Flight) -> Option<Lost> {
+    let how = match look(call, flight.node()).await {
+        // A connection broke, and the process lives.
+        Probed::Good | Probed::Draining => return None,
+        Probed::BadStatus => Loss::Unhealthy,
+        Probed::Unreachable => Loss::Crash,
+        Probed::TimedOut => Loss::Hang,
+    };
+    let node = flight.own_node();
+    Some(Lost { node, how })
+}
+
+/// Asks a node how it is, now.
+pub(crate) async fn look(call: Call<'_>, node: &Node) -> Probed {
+    let shared = &call.worker.shared;
+    let permit = match shared.looks.try_acquire() {
+        Ok(permit) => Ok(permit),
+        Err(_) => {
+            shared.metrics.limit_hit("looks_max");
+            shared.looks.acquire().await
+        }
+    };
+    let probed = probe::once(node, &call.live.probe).await;
+    drop(permit);
+    probed
 }
 
 /// Waits for an answer's head; `None` when the time is up, or when the node was found to be hung and
@@ -137,12 +179,15 @@ fn silent(outgoing: &Outgoing, flight: &mut Flight) -> Failed {
         flight.never_sent(None);
         return Failed::Client(Refusal::SlowBody);
     }
+    let hung = flight.is_lost() && flight.may_be_to_blame();
     flight.out_of_time();
-    Failed::Class(if outgoing.remaining().is_zero() {
+    let failure = if outgoing.remaining().is_zero() {
         Failure::OutOfTime
     } else {
         Failure::NoAnswer
-    })
+    };
+    let (node, how) = (flight.own_node(), Loss::Hang);
+    Failed::Class(failure, hung.then_some(Lost { node, how }))
 }
 
 /// A draining node that turns a request away has not begun it.

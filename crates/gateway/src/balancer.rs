@@ -11,6 +11,8 @@ pub(crate) struct View {
     pub(crate) state: State,
     /// An operator took it out: it takes nothing, whatever befalls the others.
     pub(crate) taken_out: bool,
+    /// A suspect is tried there, and may take with it whoever is there too.
+    pub(crate) on_trial: bool,
     /// Expected seconds until the end of an answer of this class; `None` until one was seen.
     pub(crate) latency: Option<f32>,
     /// Requests that this node is working on for this gateway.
@@ -41,7 +43,7 @@ pub(crate) fn choose(
         if view.taken_out {
             continue;
         }
-        let rank = (rank(view.state), avoid == Some(index));
+        let rank = (rank(&view), avoid == Some(index));
         let latency = view.latency.unwrap_or(unmeasured).max(1e-6);
         let cost = latency * (view.in_flight as f32 + 1.0);
         let better = match best {
@@ -65,11 +67,12 @@ pub(crate) fn choose(
     best.map(|(index, _, _)| index)
 }
 
-fn rank(state: State) -> u8 {
-    match state {
+fn rank(view: &View) -> u8 {
+    match view.state {
+        State::Unknown | State::Healthy if view.on_trial => 1,
         State::Unknown | State::Healthy => 0,
-        State::Draining => 1,
-        State::Ejected | State::Maintenance => 2,
+        State::Draining => 2,
+        State::Ejected | State::Maintenance => 3,
     }
 }
 
@@ -141,6 +144,7 @@ mod tests {
         View {
             state,
             taken_out: false,
+            on_trial: false,
             latency: (latency > 0.0).then_some(latency),
             in_flight,
         }

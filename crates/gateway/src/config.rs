@@ -225,6 +225,15 @@ pub struct Limits {
     /// The same for a connection of HTTP/3.
     #[schemars(range(min = 1, max = 10_000))]
     pub h3_streams_max: u32,
+    /// Suspects (requests that a node was lost with) wait so long for that node; GET and HEAD then go to
+    /// another. Too low: a poisonous one may reach a second node. Too high: with nodes that start slowly,
+    /// readers wait.
+    #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1m"))]
+    pub suspect_wait: String,
+    /// A request that was lost with two nodes is refused (422) for so long. Too low: each end of it costs
+    /// a restart more. Too high: a mended node goes on without it until somebody lifts it.
+    #[schemars(extend("format" = "duration", "x-min" = "1s", "x-max" = "24h"))]
+    pub quarantine: String,
     /// Requests that wait for a node to come back; over it 503.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub held_max: usize,
@@ -259,6 +268,8 @@ impl Default for Limits {
             body_rate_min: "100B".to_owned(),
             upgrade_idle_timeout: "60s".to_owned(),
             h3_streams_max: 100,
+            suspect_wait: "2s".to_owned(),
+            quarantine: "10m".to_owned(),
             held_max: 1_000,
             connect_timeout: "1s".to_owned(),
             node_idle_timeout: "10s".to_owned(),

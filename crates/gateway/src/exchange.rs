@@ -5,19 +5,22 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::account::Flight;
-use crate::attempt::{Call, Failed};
+use crate::attempt::{self, Call, Failed, Lost};
+use crate::ejection::{Event, Probed, Reason};
 use crate::hedge;
 use crate::live::Live;
 use crate::outgoing::Outgoing;
 use crate::problem::Refusal;
 use crate::retry::{self, Failure, Next, Situation};
 use crate::router::Route;
-use crate::spool::{self, Lost, Spool};
+use crate::spool::{self, Spool};
+use crate::suspects::Loss;
+use crate::trial::Subject;
 use crate::worker::Worker;
 
 /// How often a held request looks for a usable node.
@@ -56,21 +59,32 @@ pub(crate) async fn exchange(
         route,
         outgoing: &outgoing,
     };
+    let mut subject = Subject::new(call);
     let mut repeats = 0;
     let mut avoid = None;
     let mut held = None;
     let mut reached = false;
     loop {
+        let cleared = subject.cleared(avoid).await?;
         let now = Instant::now();
-        let chosen = worker.choose(route.class, avoid, now);
+        let chosen = cleared.or_else(|| worker.choose(route.class, avoid, now));
         // Without any node it is as if all refused.
         let failure = match chosen {
             Some(flight) => {
                 avoid = Some(flight.node().id);
-                match one_answer(call, flight, now).await {
-                    Ok(exchanged) => return Ok(exchanged),
+                let once = subject.is_on_trial() || repeats > 0;
+                match one_answer(call, flight, now, once).await {
+                    Ok(exchanged) => {
+                        subject.answered(exchanged.answer.status());
+                        return Ok(exchanged);
+                    }
                     Err(Failed::Client(refusal)) => return Err(refusal),
-                    Err(Failed::Class(failure)) => failure,
+                    Err(Failed::Class(failure, lost)) => {
+                        match subject.failed(failure, lost.as_ref()).await {
+                            true => Failure::Suspected,
+                            false => failure,
+                        }
+                    }
                 }
             }
             None => Failure::NeverSent,
@@ -86,12 +100,11 @@ pub(crate) async fn exchange(
             remaining: outgoing.remaining(),
         };
         match retry::next(&situation, || worker.take_retry()) {
-            Next::TryAgain if worker.any_usable() => worker.shared.metrics.retried("never_sent"),
             // Counted as held, not as one retry per look.
-            Next::TryAgain => {}
-            Next::Repeat => {
-                repeats += 1;
-                worker.shared.metrics.retried("no_answer");
+            Next::TryAgain if !worker.any_usable() => {}
+            Next::TryAgain | Next::Repeat => {
+                repeats += u32::from(failure.repeats());
+                worker.shared.metrics.retried(failure.name());
             }
             Next::GiveUpBroken => return Err(Refusal::NoAnswer),
             Next::GiveUpOutOfTime => return Err(Refusal::NoNodeInTime { reached }),
@@ -105,18 +118,35 @@ pub(crate) async fn exchange(
     }
 }
 
-/// One attempt, or two at once, and the answer's body where the route spools.
-async fn one_answer(call: Call<'_>, flight: Flight, now: Instant) -> Result<Exchanged, Failed> {
-    let (mut answer, mut flight) = hedge::race(call, flight, now).await?;
+/// One attempt, or two at once, and the answer's body where the route spools. `once`: it goes to one node
+/// alone, and its answer is the last one.
+async fn one_answer(
+    call: Call<'_>,
+    flight: Flight,
+    now: Instant,
+    once: bool,
+) -> Result<Exchanged, Failed> {
+    let (mut answer, mut flight) = match once {
+        true => attempt::attempt(call, flight, now).await?,
+        false => hedge::race(call, flight, now).await?,
+    };
+    if is_doubtful(&answer) {
+        (answer, flight) = doubt(call, answer, flight, once).await?;
+    }
     let spool = if is_taken_in(call.route, &answer) {
+        let blamed = flight.may_be_to_blame();
         let deadline = call.outgoing.deadline;
         let body = answer.body_mut();
-        let taken = spool::take(call.worker, call.live, body, &mut flight, deadline);
-        Some(
-            taken
-                .await
-                .map_err(|Lost| Failed::Class(Failure::NoAnswer))?,
-        )
+        match spool::take(call.worker, call.live, body, &mut flight, deadline).await {
+            Ok(spool) => Some(spool),
+            Err(spool::Lost) => {
+                let lost = match blamed {
+                    true => attempt::look_after(call, &flight).await,
+                    false => None,
+                };
+                return Err(Failed::Class(Failure::NoAnswer, lost));
+            }
+        }
     } else {
         None
     };
@@ -125,6 +155,52 @@ async fn one_answer(call: Call<'_>, flight: Flight, now: Instant) -> Result<Exch
         flight,
         spool,
     })
+}
+
+/// A sick node answers so. What says when to come back knows what it says.
+fn is_doubtful(answer: &Response<Incoming>) -> bool {
+    let status = answer.status();
+    let sick = status == StatusCode::INTERNAL_SERVER_ERROR
+        || status == StatusCode::BAD_GATEWAY
+        || status == StatusCode::SERVICE_UNAVAILABLE;
+    sick && !answer.headers().contains_key(header::RETRY_AFTER)
+}
+
+/// Asks the node how it is before its 5xx is believed. A healthy node is believed, but for a GET or
+/// HEAD another one is asked first, as far as the budget allows; what a sick one said counts for nothing
+/// where the request may be sent again.
+async fn doubt(
+    call: Call<'_>,
+    answer: Response<Incoming>,
+    mut flight: Flight,
+    once: bool,
+) -> Result<(Response<Incoming>, Flight), Failed> {
+    let (worker, outgoing) = (call.worker, call.outgoing);
+    let allowed = retry::allows(call.route.retry, outgoing.is_safe(), outgoing.keyed);
+    if !allowed || !outgoing.replayable() {
+        return Ok((answer, flight));
+    }
+    match attempt::look(call, flight.node()).await {
+        Probed::Good | Probed::Draining | Probed::TimedOut => {
+            let again = outgoing.is_safe()
+                && !once
+                && worker.any_other_usable(flight.node().id)
+                && worker.take_retry();
+            if !again {
+                return Ok((answer, flight));
+            }
+            flight.unwanted();
+            Err(Failed::Class(Failure::ServerError, None))
+        }
+        Probed::BadStatus | Probed::Unreachable => {
+            let blamed = flight.may_be_to_blame();
+            let (node, how) = (flight.own_node(), Loss::Unhealthy);
+            let reason = Reason::Status;
+            flight.unhealthy(Event::ProbeBad { reason });
+            let lost = blamed.then_some(Lost { node, how });
+            Err(Failed::Class(Failure::NotDone, lost))
+        }
+    }
 }
 
 /// Small answers are taken in on every route: they come with their heads, and a client that does not

@@ -14,8 +14,8 @@ use http_body_util::BodyExt;
 use tokio::time::Sleep;
 
 use crate::body::{BodyError, ClientBody, RequestBody};
-use crate::outgoing::OutgoingBody;
 use crate::hop_by_hop;
+use crate::outgoing::OutgoingBody;
 use crate::pace::Pace;
 use crate::problem::Refusal;
 

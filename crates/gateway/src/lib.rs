@@ -4,16 +4,16 @@
 //! `cache` answers what it may, `admission` gives each its turn, `ask` brings the rest to a node:
 //! `exchange` chooses a node (`balancer`), sends over `pool` and decides on failures (`retry`),
 //! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
-//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry`, `head`, `pace`,
-//! `listener::flood`, `quic::frames`, `quic::section`, `admission::queue`, `cache::policy`,
-//! `cache::keeper` are pure. What a reload may
+//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry`, `suspects`, `innocents`,
+//! `head`, `pace`, `listener::flood`, `quic::frames`, `quic::section`, `admission::queue`,
+//! `cache::policy`, `cache::keeper` are pure. What a reload may
 //! change is in `live`; a request keeps one such value from its head to its end. `reload` makes the
 //! next one.
 //!
 //! `tls` holds the certificate of all listeners and keeps it fresh, `mdns` announces its name.
 //!
-//! Left out as yet: hedging, spooling,
-//! suspects. They grow in `handle`, between the router and the exchange.
+//! What a node was lost with is a suspect: `suspects` decides who is tried, `innocents` who need not be,
+//! `trial` sees to it, `quarantine` holds the verdicts and shares them.
 #![cfg_attr(
     not(test),
     deny(
@@ -38,6 +38,7 @@ mod ejection;
 mod events;
 mod exchange;
 mod faults;
+mod fingerprint;
 mod fixed;
 mod forwarded;
 #[doc(hidden)]
@@ -46,6 +47,7 @@ mod handle;
 mod head;
 mod hedge;
 mod hop_by_hop;
+mod innocents;
 mod intake;
 mod listener;
 mod live;
@@ -57,6 +59,7 @@ mod pace;
 mod pool;
 mod probe;
 mod problem;
+mod quarantine;
 mod quic;
 mod reload;
 mod request_id;
@@ -65,7 +68,9 @@ mod risks;
 mod router;
 mod run;
 mod spool;
+mod suspects;
 mod tls;
+mod trial;
 mod upgrade;
 mod valid;
 mod wants;

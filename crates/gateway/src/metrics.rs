@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use crate::admission::AdmissionMetrics;
 use crate::cache::CacheMetrics;
 use crate::ejection::{Reason, State};
+use crate::quarantine::QuarantineMetrics;
 use crate::tls::CertificateMetrics;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,6 +86,7 @@ pub(crate) struct Metrics {
     pub(crate) http: HttpServer,
     pub(crate) admission: AdmissionMetrics,
     pub(crate) cache: CacheMetrics,
+    pub(crate) quarantine: QuarantineMetrics,
     /// Requests that had to wait for a usable node.
     pub(crate) holds: Counter<u64, AtomicU64>,
     pub(crate) quic_connections: Gauge,
@@ -106,6 +108,7 @@ impl Metrics {
             http: HttpServer::register(&mut registry),
             admission: AdmissionMetrics::register(&mut registry),
             cache: CacheMetrics::register(&mut registry),
+            quarantine: QuarantineMetrics::register(&mut registry),
             holds: Counter::default(),
             quic_connections: Gauge::default(),
             quic_panics: Counter::default(),
@@ -283,6 +286,7 @@ pub fn example() -> String {
     metrics.limit_hit("connections_max");
     metrics.cache.count("/long_dummy", "hit");
     metrics.admission.of_class("point");
+    metrics.quarantine.example();
     metrics.certificate.example();
     chassis::metrics::encode(&metrics.registry)
 }

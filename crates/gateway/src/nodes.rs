@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use serde_json::json;
@@ -13,6 +13,7 @@ use crate::balancer::{self, Estimate, View};
 use crate::config::{self, Class};
 use crate::ejection::{Event, Health, State, Thresholds, Wanted};
 use crate::events::Events;
+use crate::fingerprint::Fingerprint;
 use crate::metrics::{Metrics, NodeMetrics};
 
 /// Tells a node from every other that this process has known, whatever their names.
@@ -45,6 +46,10 @@ pub(crate) struct Node {
     /// It is no longer in the configuration; what is in flight on it ends.
     retired: AtomicBool,
     in_flight: AtomicU32,
+    /// Suspects that are tried on it.
+    trials: AtomicU32,
+    /// When it was ejected last; 0: never.
+    lost_ms: AtomicU32,
     /// Answers' heads so far: shows that a node whose probe timed out is alive.
     answers: AtomicU64,
     latency: [AtomicU64; Class::ALL.len()],
@@ -87,6 +92,10 @@ impl Nodes {
         self.list.iter().any(|node| node.id == id)
     }
 
+    pub(crate) fn by_id(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.list.iter().find(|node| node.id == id)
+    }
+
     pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<Node>> {
         self.list.iter().find(|node| node.name == name)
     }
@@ -102,6 +111,40 @@ impl Nodes {
         let avoid = avoid.and_then(|id| self.list.iter().position(|node| node.id == id));
         let views = self.list.iter().map(|node| node.view(class, now));
         self.list.get(balancer::choose(views, avoid, random)?)
+    }
+
+    /// The home of a request with this fingerprint; `Err` while it has to wait for news, `Ok(None)` where
+    /// its home is none to be preferred. `slower` is what a home may be slower than the fastest node: so
+    /// many times, and so many seconds more.
+    pub(crate) fn home(
+        &self,
+        class: Class,
+        who: Fingerprint,
+        slower: (f32, f32),
+        news: Duration,
+        now: Instant,
+    ) -> Result<Option<&Arc<Node>>, ()> {
+        let active = self
+            .list
+            .iter()
+            .filter(|node| node.wanted() == Wanted::Active);
+        let mut drawn: Vec<_> = active.map(|node| (who.draw(&node.name), node)).collect();
+        drawn.sort_unstable_by_key(|(draw, _)| std::cmp::Reverse(*draw));
+        for (_, node) in &drawn {
+            if node.state().is_usable() && !node.is_on_trial() {
+                let others = drawn.iter().map(|(_, node)| node);
+                let usable = others.filter(|node| node.state().is_usable());
+                let fastest = usable.filter_map(|node| node.latency(class, now));
+                let fastest = fastest.fold(f32::INFINITY, f32::min);
+                let own = node.latency(class, now).unwrap_or(0.0);
+                let slow = own > fastest * slower.0 + slower.1;
+                return Ok((!slow).then_some(node));
+            }
+            if node.was_lost_within(news, now) {
+                return Err(());
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) fn any_usable(&self) -> bool {
@@ -122,6 +165,8 @@ impl Node {
             wanted: AtomicU8::new(wanted as u8),
             retired: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            trials: AtomicU32::new(0),
+            lost_ms: AtomicU32::new(0),
             answers: AtomicU64::new(0),
             latency: Default::default(),
             health: Mutex::default(),
@@ -178,6 +223,8 @@ impl Node {
         let (from, to) = (change.from.name(), change.to.name());
         if let Some(reason) = change.reason {
             self.metrics.ejected(reason);
+            self.lost_ms
+                .store(self.clock(Instant::now()).max(1), Relaxed);
             let reason = reason.name();
             tracing::warn!(node = self.name, from, reason, "node ejected");
             let data = json!({"node": self.name, "from": from, "reason": reason});
@@ -212,6 +259,26 @@ impl Node {
 
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// A suspect is tried on it: others stay away where they can. `end_trial` must follow.
+    pub(crate) fn begin_trial(&self) {
+        self.trials.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn end_trial(&self) {
+        self.trials.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.trials.load(Relaxed) > 0
+    }
+
+    /// It was ejected less than this time ago.
+    pub(crate) fn was_lost_within(&self, time: Duration, now: Instant) -> bool {
+        let lost = self.lost_ms.load(Relaxed);
+        let age = u128::from(self.clock(now).saturating_sub(lost));
+        lost > 0 && age < time.as_millis()
     }
 
     /// A request was given to this node; `end` must follow.
@@ -266,6 +333,7 @@ impl Node {
             taken_out: self.wanted() != Wanted::Active,
             latency: Estimate::from_bits(bits).at(self.clock(now)),
             in_flight: self.in_flight(),
+            on_trial: self.is_on_trial(),
         }
     }
 

@@ -61,6 +61,15 @@ impl Drop for Watch {
     }
 }
 
+/// One probe beside the others, for a request that wants to know what became of its node. Over a
+/// connection of its own: an open one may be that of a process that is gone.
+pub(crate) async fn once(node: &Node, probe: &ValidProbe) -> Probed {
+    let asking = async { ask(node, &probe.path, &mut None).await };
+    tokio::time::timeout(probe.timeout, asking)
+        .await
+        .unwrap_or(Probed::TimedOut)
+}
+
 /// Probes one node for ever.
 async fn watch(shared: Arc<Shared>, node: Arc<Node>, probe: ValidProbe) {
     let mut connection = None;

@@ -33,6 +33,8 @@ pub(crate) enum Refusal {
     Shed {
         limit: &'static str,
     },
+    /// A node was lost with this very request twice.
+    Quarantined,
     /// The client takes an answer only from the cache, and there is none.
     NotCached,
 }
@@ -50,6 +52,12 @@ const OVERLOADED: Parts = (
     "overloaded",
     "connection_limit_reached",
     "more requests wait for a node than may wait",
+);
+const QUARANTINED: Parts = (
+    StatusCode::UNPROCESSABLE_ENTITY,
+    "quarantined",
+    "http_request_denied",
+    "nodes were lost with this very request, twice; it is refused for a while",
 );
 const NOT_CACHED: Parts = (
     StatusCode::GATEWAY_TIMEOUT,
@@ -126,6 +134,7 @@ impl Refusal {
                 "no node could take the request in time",
             ),
             Self::HeldTooMany | Self::Shed { .. } => OVERLOADED,
+            Self::Quarantined => QUARANTINED,
             Self::NotCached => NOT_CACHED,
         }
     }

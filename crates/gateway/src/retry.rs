@@ -1,12 +1,12 @@
 //! Whether a request that failed on one node may go to another. Pure: the class of the failure, the
 //! route's policy and what is left of the request's time decide; the budget is asked last.
-//! Leaves out hedging and suspects.
+//! Leaves out hedging, and who is a suspect.
 
 use std::time::Duration;
 
 use crate::config::Retry;
 
-/// How an attempt failed. An answer, even a 5xx, is no failure here: it is passed on.
+/// How an attempt failed. A 5xx is passed on, but where another node may know better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The node cannot have seen the whole request: connection refused, idle connection found
@@ -14,8 +14,33 @@ pub(crate) enum Failure {
     NeverSent,
     /// The connection broke after the request was sent and before an answer's head came.
     NoAnswer,
+    /// A healthy node answered 5xx to a request that may be sent again.
+    ServerError,
+    /// The node answered 5xx and is known to be unhealthy, or said that it takes no more.
+    NotDone,
+    /// The node was lost with the request, which is a suspect now: its next attempt is its trial.
+    Suspected,
     /// The request's time ran out.
     OutOfTime,
+}
+
+impl Failure {
+    /// A metric's label.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NeverSent => "never_sent",
+            Self::NoAnswer => "no_answer",
+            Self::ServerError => "server_error",
+            Self::NotDone => "not_done",
+            Self::Suspected => "suspected",
+            Self::OutOfTime => "out_of_time",
+        }
+    }
+
+    /// Whether the next attempt counts as the one repetition that a request has.
+    pub(crate) fn repeats(self) -> bool {
+        matches!(self, Self::NoAnswer | Self::ServerError)
+    }
 }
 
 /// What is known of a request when an attempt fails.
@@ -60,18 +85,35 @@ pub(crate) fn next(situation: &Situation, budget: impl FnOnce() -> bool) -> Next
     if !situation.replayable {
         return Next::GiveUpBroken;
     }
-    if situation.failure == Failure::NeverSent {
+    // Of a 5xx the budget was asked before it was given up.
+    if matches!(situation.failure, Failure::NeverSent | Failure::ServerError) {
         return Next::TryAgain;
     }
-    let allowed = match situation.policy {
-        Retry::Never => false,
-        Retry::Safe => situation.safe_method || situation.keyed,
-        Retry::Always => true,
-    };
+    let allowed = allows(situation.policy, situation.safe_method, situation.keyed);
+    if allowed && situation.failure == Failure::NotDone {
+        return Next::TryAgain;
+    }
+    // A trial is bounded by its verdict.
+    if allowed && situation.failure == Failure::Suspected {
+        return if budget() {
+            Next::Repeat
+        } else {
+            Next::GiveUpBroken
+        };
+    }
     if allowed && situation.repeats < REPEATS_MAX && budget() {
         Next::Repeat
     } else {
         Next::GiveUpBroken
+    }
+}
+
+/// Whether a request may be sent again that a node may have seen.
+pub(crate) fn allows(policy: Retry, safe_method: bool, keyed: bool) -> bool {
+    match policy {
+        Retry::Never => false,
+        Retry::Safe => safe_method || keyed,
+        Retry::Always => true,
     }
 }
 

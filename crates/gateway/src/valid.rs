@@ -16,6 +16,7 @@ use crate::faults::Faults;
 use crate::head;
 use crate::listener::Kind;
 use crate::quic;
+use crate::suspects::Terms;
 use crate::tls::{Certificates, ValidTls};
 use crate::{addresses, admission};
 
@@ -126,6 +127,7 @@ pub(crate) struct ValidLimits {
     pub(crate) body_rate_min: u64,
     pub(crate) upgrade_idle_timeout: Duration,
     pub(crate) h3_streams_max: u32,
+    pub(crate) terms: Terms,
     pub(crate) held_max: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) node_idle_timeout: Duration,
@@ -451,6 +453,10 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
             24 * hour,
         ),
         h3_streams_max: limits.h3_streams_max,
+        terms: Terms {
+            suspect_wait: time("suspect_wait", &limits.suspect_wait, minute),
+            quarantine: time("quarantine", &limits.quarantine, 24 * hour),
+        },
         held_max: limits.held_max,
         connect_timeout: time("connect_timeout", &limits.connect_timeout, minute),
         node_idle_timeout: time("node_idle_timeout", &limits.node_idle_timeout, hour),

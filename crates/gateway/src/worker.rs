@@ -21,6 +21,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::nodes::{Node, NodeId};
 use crate::pool::Pool;
+use crate::quarantine::Quarantine;
 use crate::request_id::RequestIds;
 use crate::retry::{Budget, HEDGE_SHARE, RETRY_SHARE};
 use crate::valid::Valid;
@@ -28,6 +29,9 @@ use crate::wants::{self, Wants};
 
 /// Repetitions a second that all threads together may do without any traffic.
 const STEADY_RETRIES_PER_SECOND: f64 = 10.0;
+
+/// Requests that ask by themselves how a node is, at once; more wait for their turn.
+const LOOKS_MAX: usize = 32;
 
 /// What every thread of a gateway sees.
 #[derive(Debug)]
@@ -41,6 +45,9 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     pub(crate) cache: Arc<Store>,
     pub(crate) per_client: PerClient,
+    pub(crate) quarantine: Quarantine,
+    /// A permit per request that asks by itself how a node is.
+    pub(crate) looks: Semaphore,
     /// Requests that wait for a node to come back.
     pub(crate) held: AtomicUsize,
     /// Bytes in all spools.
@@ -75,6 +82,8 @@ impl Shared {
                 config.cache.bytes_max,
                 metrics.limit_counter("cache_bytes_max"),
             ),
+            looks: Semaphore::new(LOOKS_MAX),
+            quarantine: Quarantine::new(metrics.quarantine.clone()),
             metrics,
             events: Events::new(),
             threads: config.threads.unwrap_or_else(cores),
@@ -107,6 +116,11 @@ impl Shared {
         self.admission.set_bounds(&config.admission);
         self.resize(old.limits.connections_max, new.limits.connections_max);
         self.nodes_changed.notify_one();
+    }
+
+    /// Milliseconds since the start.
+    pub(crate) fn clock(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.started).as_millis() as u32
     }
 
     /// Takes in what was learned about a node.
@@ -250,6 +264,13 @@ impl Worker {
         let node = live.nodes.choose(class, Some(first), self.random(), now)?;
         let other = node.id != first && node.state().is_usable();
         (other && self.take_hedge()).then(|| Flight::begin(self, node, class, now))
+    }
+
+    /// Whether another node is in rotation.
+    pub(crate) fn any_other_usable(&self, node: NodeId) -> bool {
+        let live = self.shared.live.load();
+        let mut others = live.nodes.iter().filter(|other| other.id != node);
+        others.any(|other| other.state().is_usable())
     }
 
     /// Whether a node is in rotation.

@@ -5,7 +5,7 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 26] = [
+const DECISIONS: [&str; 28] = [
     "crates/chassis/src/backoff.rs",
     "crates/gateway/src/admission/queue.rs",
     "crates/gateway/src/balancer.rs",
@@ -13,12 +13,14 @@ const DECISIONS: [&str; 26] = [
     "crates/gateway/src/cache/policy.rs",
     "crates/gateway/src/ejection.rs",
     "crates/gateway/src/head.rs",
+    "crates/gateway/src/innocents.rs",
     "crates/gateway/src/listener/flood.rs",
     "crates/gateway/src/pace.rs",
     "crates/gateway/src/quic/frames.rs",
     "crates/gateway/src/quic/section.rs",
     "crates/gateway/src/retry.rs",
     "crates/gateway/src/router.rs",
+    "crates/gateway/src/suspects.rs",
     "crates/gateway/src/tls/decision.rs",
     "crates/node/src/faults/fate.rs",
     "crates/node/src/faults/quota.rs",

@@ -3,14 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Context, json_answer, problem, problem_with, status};
+use super::{Answer, Context, json_answer, problem, problem_with, status, whole};
 use crate::ejection::Wanted;
+use crate::fingerprint::Fingerprint;
 use crate::reload::Cause;
 use crate::worker::{NotSet, Shared};
 
@@ -55,6 +56,18 @@ pub(super) async fn set_state(shared: &Shared, name: &str, body: Incoming) -> An
             problem(StatusCode::CONFLICT, "last-node", detail)
         }
     }
+}
+
+/// Takes a conviction back.
+pub(super) fn lift(shared: &Shared, who: &str) -> Answer {
+    let who = Fingerprint::parse(who);
+    if who.is_some_and(|who| shared.quarantine.lift(shared, who)) {
+        let mut answer = whole(StatusCode::NO_CONTENT, "text/plain", String::new());
+        answer.headers_mut().remove(header::CONTENT_TYPE);
+        return answer;
+    }
+    let detail = "nobody with this fingerprint is convicted; /api/v1/quarantine lists who is";
+    problem(StatusCode::NOT_FOUND, "not-quarantined", detail)
 }
 
 pub(super) async fn reload(context: &Context) -> Answer {

@@ -94,6 +94,10 @@ enum Resource {
     Status,
     Events,
     Reload,
+    /// Who is suspected and convicted.
+    Quarantine,
+    /// The conviction of this fingerprint.
+    Conviction(String),
     /// The state of the node of this name.
     NodeState(String),
 }
@@ -106,7 +110,11 @@ impl Resource {
             "/api/v1/status" => Self::Status,
             "/api/v1/events" => Self::Events,
             "/api/v1/reload" => Self::Reload,
+            "/api/v1/quarantine" => Self::Quarantine,
             _ => {
+                if let Some(who) = path.strip_prefix("/api/v1/quarantine/") {
+                    return Some(Self::Conviction(who.to_owned()));
+                }
                 let name = path
                     .strip_prefix("/api/v1/nodes/")?
                     .strip_suffix("/state")?;
@@ -123,6 +131,7 @@ impl Resource {
         match self {
             Self::Reload => "POST",
             Self::NodeState(_) => "PUT",
+            Self::Conviction(_) => "DELETE",
             _ => "GET, HEAD",
         }
     }
@@ -156,6 +165,8 @@ async fn answer(context: &Context, request: Request<Incoming>) -> Answer {
         Resource::Health => status::health(shared),
         Resource::Status => status::status(shared),
         Resource::Events => events::follow(context, request.headers()),
+        Resource::Quarantine => json_answer(StatusCode::OK, &shared.quarantine.list()),
+        Resource::Conviction(who) => changes::lift(shared, &who),
         Resource::Reload => changes::reload(context).await,
         Resource::NodeState(name) => changes::set_state(shared, &name, request.into_body()).await,
     }

@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod file;
 pub(crate) mod h2;
 pub(crate) mod h3;
+pub(crate) mod mortal;
 pub(crate) mod tls;
 
 use std::collections::HashMap;
@@ -131,6 +132,12 @@ impl Upstream {
         })
         .await;
         self.accept(listener);
+    }
+
+    /// The same in one try; false while the port is taken.
+    pub(crate) async fn try_revive(&mut self) -> bool {
+        let listener = TcpListener::bind(self.address).await;
+        listener.map(|listener| self.accept(listener)).is_ok()
     }
 
     /// What probes are answered from now on.

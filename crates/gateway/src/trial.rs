@@ -1,0 +1,318 @@
+//! One request's way past the quarantine: whether it may go to a node, to which, and what is made of how
+//! it ended. What is decided stands in `suspects` and `innocents`.
+//!
+//! A write that is not known to be innocent goes to its home: the node that its fingerprint is drawn to,
+//! the same at every gateway. So the same poison that comes many times at once, or through two gateways,
+//! meets one node and not all of them; and while its home has just been lost it waits a moment, because
+//! another gateway may be about to say whom it suspects.
+
+use std::cell::OnceCell;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::account::Flight;
+use crate::attempt::{Call, Lost};
+use crate::fingerprint::Fingerprint;
+use crate::innocents::Sketch;
+use crate::nodes::{Node, NodeId};
+use crate::outgoing::OutgoingBody;
+use crate::problem::Refusal;
+use crate::quarantine;
+use crate::retry::Failure;
+use crate::suspects::{Charge, Ended, Standing, Verdict};
+
+/// How often a request that waits for a verdict asks for it.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long after the loss of its home a write waits for news from other gateways; more than they take.
+const NEWS: Duration = Duration::from_millis(150);
+/// A home that is slower than the fastest node by so much and more is passed over.
+const SLOWER: f32 = 4.0;
+const SLOWER_SECONDS: f32 = 0.05;
+/// So long a trial waits for those of other gateways. One that is frozen must not hold it up for ever.
+const TURN_WAIT: Duration = Duration::from_secs(3);
+
+/// A request before the quarantine.
+pub(crate) struct Subject<'a> {
+    call: Call<'a>,
+    who: OnceCell<Option<Fingerprint>>,
+    sketch: OnceCell<Option<Sketch>>,
+    trial: Option<Trial>,
+    /// Since when its trial waits for those of other gateways.
+    turn_since: Option<Instant>,
+}
+
+/// What a trial holds until its end.
+struct Trial {
+    node: Option<Arc<Node>>,
+    /// The right to try somebody.
+    _turn: Option<Arc<File>>,
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Some(node) = &self.node {
+            node.end_trial();
+        }
+    }
+}
+
+/// Where a request that is no suspect goes.
+enum Home {
+    Anywhere,
+    On(Flight),
+    /// Not yet.
+    Wait,
+}
+
+impl<'a> Subject<'a> {
+    pub(crate) fn new(call: Call<'a>) -> Self {
+        Self {
+            call,
+            who: OnceCell::new(),
+            sketch: OnceCell::new(),
+            trial: None,
+            turn_since: None,
+        }
+    }
+
+    /// It is being tried: it goes to its node alone, and to no second one.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    /// Waits until the request may go to a node. `None`: to any. `avoid` is the node that failed it.
+    pub(crate) async fn cleared(
+        &mut self,
+        avoid: Option<NodeId>,
+    ) -> Result<Option<Flight>, Refusal> {
+        loop {
+            let standing = self.standing();
+            match standing {
+                Standing::Free => match self.home(avoid) {
+                    Home::Anywhere => return Ok(None),
+                    Home::On(flight) => return Ok(Some(flight)),
+                    Home::Wait => {}
+                },
+                Standing::Convicted => return Err(Refusal::Quarantined),
+                Standing::Wait => {}
+                Standing::Trial(_) | Standing::Elsewhere(_) => {
+                    if let Some(flight) = self.begin(standing).await {
+                        return Ok(Some(flight));
+                    }
+                }
+            }
+            if self.call.outgoing.remaining().is_zero() {
+                return Err(Refusal::NoNodeInTime { reached: true });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// A node answered.
+    pub(crate) fn answered(&mut self, status: http::StatusCode) {
+        let shared = &self.call.worker.shared;
+        if status.is_success()
+            && let Some(sketch) = self.sketch()
+        {
+            let now = shared.clock(Instant::now());
+            shared.quarantine.innocents.answered(sketch, now);
+        }
+        self.end(Ended::Survived);
+    }
+
+    /// An attempt failed. Returns whether the request is a suspect, so that it goes to no healthy node.
+    pub(crate) async fn failed(&mut self, failure: Failure, lost: Option<&Lost>) -> bool {
+        if self.is_on_trial() {
+            let how = match (lost, failure) {
+                (Some(_), _) => Ended::Lost,
+                (None, Failure::NoAnswer | Failure::ServerError) => Ended::Survived,
+                (None, _) => Ended::Withdrawn,
+            };
+            // Not before others can know of it: they may wait for this very turn.
+            let trial = self.trial.take();
+            if self.tell(how) == Verdict::Convicted {
+                self.share().await;
+            }
+            drop(trial);
+            return how == Ended::Lost;
+        }
+        let (Some(lost), Some(who)) = (lost, self.who()) else {
+            return false;
+        };
+        let shared = &self.call.worker.shared;
+        let (quarantine, now) = (&shared.quarantine, Instant::now());
+        let clock = shared.clock(now);
+        let innocent = self
+            .sketch()
+            .is_some_and(|sketch| quarantine.innocents.knows(sketch, clock));
+        quarantine.innocents.lost(clock);
+        if innocent {
+            quarantine.found_innocent();
+            return false;
+        }
+        let outgoing = self.call.outgoing;
+        let charge = Charge {
+            method: outgoing.method.to_string(),
+            target: target(outgoing).to_owned(),
+            node: lost.node.name.clone(),
+            loss: lost.how,
+        };
+        quarantine.accuse(shared, who, lost.node.id, outgoing.is_safe(), charge, now)
+    }
+
+    fn standing(&self) -> Standing<NodeId> {
+        let quarantine = &self.call.worker.shared.quarantine;
+        if quarantine.is_calm() {
+            return Standing::Free;
+        }
+        let Some(who) = self.who() else {
+            return Standing::Free;
+        };
+        let nodes = self.call.worker.shared.live();
+        let is_back = |id| {
+            let node = nodes.nodes.by_id(id);
+            node.is_some_and(|node| node.state().is_usable())
+        };
+        quarantine.standing(who, self.call.live.limits.terms, Instant::now(), is_back)
+    }
+
+    /// Begins a trial that was granted; `None` where it cannot be held now.
+    async fn begin(&mut self, standing: Standing<NodeId>) -> Option<Flight> {
+        // From here on it is withdrawn where this is dropped.
+        self.trial = Some(Trial {
+            node: None,
+            _turn: None,
+        });
+        let Ok(turn) = self.take_turn().await else {
+            self.end(Ended::Withdrawn);
+            return None;
+        };
+        let worker = self.call.worker;
+        let (class, now) = (self.call.route.class, Instant::now());
+        let who = self.who()?;
+        let flight = match standing {
+            // Another gateway's trial has just ended: of the same poison, perhaps.
+            _ if worker.shared.quarantine.is_convicted(who, now) => None,
+            Standing::Trial(id) => {
+                let live = worker.shared.live();
+                let node = live.nodes.by_id(id);
+                node.map(|node| Flight::begin(worker, node, class, now))
+            }
+            Standing::Elsewhere(id) => worker
+                .choose(class, Some(id), now)
+                .filter(|flight| flight.node().id != id && flight.may_be_to_blame()),
+            _ => None,
+        };
+        let Some(flight) = flight else {
+            self.end(Ended::Withdrawn);
+            return None;
+        };
+        let node = flight.own_node();
+        node.begin_trial();
+        self.trial = Some(Trial {
+            node: Some(node),
+            _turn: turn,
+        });
+        Some(flight)
+    }
+
+    /// The right to try somebody, which one gateway has at a time; `Err` while another one has it.
+    async fn take_turn(&mut self) -> Result<Option<Arc<File>>, ()> {
+        let shared = Arc::clone(&self.call.worker.shared);
+        let Some(book) = quarantine::book(&shared) else {
+            return Ok(None);
+        };
+        let since = *self.turn_since.get_or_insert_with(Instant::now);
+        let taken = tokio::task::spawn_blocking(move || shared.quarantine.take_trials(&book));
+        match taken.await {
+            Ok(Ok(Some(turn))) => Ok(Some(turn)),
+            Ok(Ok(None)) if since.elapsed() < TURN_WAIT => Err(()),
+            // Told by whoever shares the book.
+            _ => Ok(None),
+        }
+    }
+
+    /// The node that a write goes to which nobody knows.
+    fn home(&self, avoid: Option<NodeId>) -> Home {
+        let (worker, outgoing) = (self.call.worker, self.call.outgoing);
+        if outgoing.is_safe() || avoid.is_some() {
+            return Home::Anywhere;
+        }
+        let (Some(who), Some(sketch)) = (self.who(), self.sketch()) else {
+            return Home::Anywhere;
+        };
+        let (shared, now) = (&worker.shared, Instant::now());
+        let innocents = &shared.quarantine.innocents;
+        if innocents.knows(sketch, shared.clock(now)) {
+            return Home::Anywhere;
+        }
+        let live = shared.live();
+        match live.nodes.home(
+            self.call.route.class,
+            who,
+            (SLOWER, SLOWER_SECONDS),
+            NEWS,
+            now,
+        ) {
+            Err(()) => Home::Wait,
+            Ok(None) => Home::Anywhere,
+            Ok(Some(node)) => Home::On(Flight::begin(worker, node, self.call.route.class, now)),
+        }
+    }
+
+    fn end(&mut self, how: Ended) {
+        if self.trial.take().is_some() {
+            self.tell(how);
+        }
+    }
+
+    fn tell(&self, how: Ended) -> Verdict {
+        let shared = &self.call.worker.shared;
+        match self.who() {
+            Some(who) => shared.quarantine.ended(shared, who, how),
+            None => Verdict::Open,
+        }
+    }
+
+    async fn share(&self) {
+        let shared = Arc::clone(&self.call.worker.shared);
+        if let Some(book) = quarantine::book(&shared) {
+            // A failure is told by whoever shares the book.
+            let _ = tokio::task::spawn_blocking(move || shared.quarantine.exchange(&book)).await;
+        }
+    }
+
+    /// `None` for a body that streams: it cannot be sent twice anyway.
+    fn who(&self) -> Option<Fingerprint> {
+        let outgoing = self.call.outgoing;
+        *self.who.get_or_init(|| match &outgoing.body {
+            OutgoingBody::Whole(bytes, _) => {
+                Some(Fingerprint::of(&outgoing.method, target(outgoing), bytes))
+            }
+            OutgoingBody::Streamed { .. } => None,
+        })
+    }
+
+    fn sketch(&self) -> Option<Sketch> {
+        let outgoing = self.call.outgoing;
+        let quarantine = &self.call.worker.shared.quarantine;
+        *self.sketch.get_or_init(|| match &outgoing.body {
+            OutgoingBody::Whole(bytes, _) => {
+                Some(quarantine.sketch(&outgoing.method, target(outgoing), bytes))
+            }
+            OutgoingBody::Streamed { .. } => None,
+        })
+    }
+}
+
+impl Drop for Subject<'_> {
+    fn drop(&mut self) {
+        self.end(Ended::Withdrawn);
+    }
+}
+
+fn target(outgoing: &crate::outgoing::Outgoing) -> &str {
+    let target = outgoing.uri.path_and_query();
+    target.map_or("/", |target| target.as_str())
+}
