@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chassis::metrics::RequestLabels;
 
@@ -14,6 +14,7 @@ use crate::ejection::{Event, Reason, State};
 use crate::metrics::Outcome;
 use crate::nodes::Node;
 use crate::pool::Link;
+use crate::router::Route;
 use crate::worker::Worker;
 
 /// Status recorded for a request whose client went away before an answer (nginx's custom).
@@ -87,6 +88,8 @@ pub(crate) struct Flight {
     worker: Rc<Worker>,
     node: Arc<Node>,
     class: Class,
+    /// The number of its route.
+    route: usize,
     started: Instant,
     /// The answer is a 5xx: a failure in the eyes of the balancer.
     failed: bool,
@@ -96,14 +99,30 @@ pub(crate) struct Flight {
     settled: bool,
 }
 
+/// What a request may have done to its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// The node said that it is ending.
+    Nothing,
+    /// It was out of rotation already, and took the request all the same: it was alive.
+    Death,
+    All,
+}
+
 impl Flight {
     /// Counts a request in on a node.
-    pub(crate) fn begin(worker: &Rc<Worker>, node: &Arc<Node>, class: Class, now: Instant) -> Self {
-        node.begin();
+    pub(crate) fn begin(
+        worker: &Rc<Worker>,
+        node: &Arc<Node>,
+        route: &Route,
+        now: Instant,
+    ) -> Self {
+        node.begin(now);
         Self {
             worker: Rc::clone(worker),
             node: Arc::clone(node),
-            class,
+            class: route.class,
+            route: route.number,
             started: now,
             failed: false,
             link: None,
@@ -122,10 +141,15 @@ impl Flight {
         Arc::clone(&self.node)
     }
 
-    /// Whether the request may be to blame if the node was lost: it was well when the request was sent,
-    /// and has not said since that it is ending.
-    pub(crate) fn may_be_to_blame(&self) -> bool {
-        self.trusted && self.node.state() != State::Draining
+    /// What the request may be to blame for if the node is lost.
+    pub(crate) fn blame(&self) -> Blame {
+        if self.node.state() == State::Draining {
+            Blame::Nothing
+        } else if self.trusted {
+            Blame::All
+        } else {
+            Blame::Death
+        }
     }
 
     /// The node was taken out of rotation, and not by an operator or its own wish.
@@ -183,6 +207,12 @@ impl Flight {
         self.learn(Some(probed));
     }
 
+    /// The node answered 429: it has done nothing, and is given less from now on.
+    pub(crate) fn refused(&mut self, retry_after: Option<Duration>) {
+        self.node.refused(retry_after, Instant::now());
+        self.settle(Outcome::Refused);
+    }
+
     /// The answer is passed on to nobody.
     pub(crate) fn unwanted(&mut self) {
         self.fail(Outcome::Answered5xx);
@@ -231,6 +261,13 @@ impl Flight {
         // Dropping the connection closes it: it is in the middle of something, or used up.
         self.link = None;
         self.node.end();
+        match outcome {
+            Outcome::Answered => self.node.tally(self.route, true),
+            Outcome::Answered5xx | Outcome::NoAnswer | Outcome::BodyBroken | Outcome::OutOfTime => {
+                self.node.tally(self.route, false);
+            }
+            Outcome::NeverSent | Outcome::Cancelled | Outcome::Refused => {}
+        }
         self.node.metrics.attempted(outcome);
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::account::Flight;
+use crate::account::{Blame, Flight};
 use crate::body::BodyError;
 use crate::ejection::{Event, Probed, Reason};
 use crate::live::Live;
@@ -113,12 +113,9 @@ pub(crate) async fn attempt(
                     return Err(Failed::Client(refusal));
                 }
                 tracing::debug!(address = flight.node().address, %error, "the node did not answer");
-                let blamed = flight.may_be_to_blame();
+                let blame = flight.blame();
                 flight.no_answer();
-                let lost = match blamed {
-                    true => look_after(call, &flight).await,
-                    false => None,
-                };
+                let lost = look_after(call, &flight, blame).await;
                 return Err(Failed::Class(Failure::NoAnswer, lost));
             }
         }
@@ -126,7 +123,10 @@ pub(crate) async fn attempt(
 }
 
 /// Whether the node of a request whose connection broke is gone with it.
-pub(crate) async fn look_after(call: Call<'_>, flight: &Flight) -> Option<Lost> {
+pub(crate) async fn look_after(call: Call<'_>, flight: &Flight, blame: Blame) -> Option<Lost> {
+    if blame == Blame::Nothing {
+        return None;
+    }
     let how = match look(call, flight.node()).await {
         // A connection broke, and the process lives.
         Probed::Good | Probed::Draining => return None,
@@ -135,7 +135,8 @@ pub(crate) async fn look_after(call: Call<'_>, flight: &Flight) -> Option<Lost> 
         Probed::TimedOut => Loss::Hang,
     };
     let node = flight.own_node();
-    Some(Lost { node, how })
+    let counts = how == Loss::Crash || blame == Blame::All;
+    counts.then_some(Lost { node, how })
 }
 
 /// Asks a node how it is, now.
@@ -179,7 +180,7 @@ fn silent(outgoing: &Outgoing, flight: &mut Flight) -> Failed {
         flight.never_sent(None);
         return Failed::Client(Refusal::SlowBody);
     }
-    let hung = flight.is_lost() && flight.may_be_to_blame();
+    let hung = flight.is_lost() && flight.blame() == Blame::All;
     flight.out_of_time();
     let failure = if outgoing.remaining().is_zero() {
         Failure::OutOfTime

@@ -1,7 +1,10 @@
 //! Which node takes a request: the one of least cost, cost = latency estimate × (in flight + 1).
 //! Pure: the caller brings the views of the nodes, the time and the random number. Round robin was
 //! not taken, because it sends half of the requests to a node that answers ten times slower.
-//! Leaves out slow start and nodes that ask for less (`Retry-After`).
+//! A node that came back counts as slower at first, because its caches are cold and its pools empty.
+//! Leaves out what a node can take that asks for less (`allowance`).
+
+use std::time::Duration;
 
 use crate::ejection::State;
 
@@ -13,6 +16,12 @@ pub(crate) struct View {
     pub(crate) taken_out: bool,
     /// A suspect is tried there, and may take with it whoever is there too.
     pub(crate) on_trial: bool,
+    /// It failed lately, and is tried with one request at a time.
+    pub(crate) half_open: bool,
+    /// It said that it can take no more for the moment.
+    pub(crate) paused: bool,
+    /// Seconds since it came back into rotation; `None` where it was never out, or long ago.
+    pub(crate) back_for: Option<f32>,
     /// Expected seconds until the end of an answer of this class; `None` until one was seen.
     pub(crate) latency: Option<f32>,
     /// Requests that this node is working on for this gateway.
@@ -45,7 +54,7 @@ pub(crate) fn choose(
         }
         let rank = (rank(&view), avoid == Some(index));
         let latency = view.latency.unwrap_or(unmeasured).max(1e-6);
-        let cost = latency * (view.in_flight as f32 + 1.0);
+        let cost = latency * (view.in_flight as f32 + 1.0) * coldness(view.back_for);
         let better = match best {
             None => true,
             Some((_, best_rank, _)) if rank != best_rank => rank < best_rank,
@@ -67,9 +76,81 @@ pub(crate) fn choose(
     best.map(|(index, _, _)| index)
 }
 
+/// How long after the loss of its home a write waits for news from other gateways; more than they take.
+const NEWS: Duration = Duration::from_millis(150);
+/// A home that is slower than the fastest node by so much and more is passed over.
+const SLOWER: f32 = 4.0;
+const SLOWER_SECONDS: f32 = 0.05;
+
+/// One node before a request that has a home.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drawn {
+    /// How much the request is drawn to it.
+    pub(crate) draw: u64,
+    pub(crate) view: View,
+    /// How long ago it was ejected last.
+    pub(crate) lost_for: Option<Duration>,
+}
+
+/// Where a request goes that nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// To the node of this index.
+    Node(usize),
+    /// Where others go.
+    Anywhere,
+    /// Not yet: another gateway may be about to say whom it suspects.
+    Wait,
+}
+
+/// The node in rotation that a request is drawn to most, the same at every gateway that sees the same
+/// nodes in rotation.
+pub(crate) fn home(nodes: &[Drawn]) -> Home {
+    let mut order: Vec<(usize, &Drawn)> = nodes.iter().enumerate().collect();
+    order.sort_unstable_by_key(|(_, node)| std::cmp::Reverse(node.draw));
+    let usable = nodes.iter().filter(|node| node.view.state.is_usable());
+    let fastest = usable.filter_map(|node| node.view.latency);
+    let fastest = fastest.fold(f32::INFINITY, f32::min);
+    for (index, node) in order {
+        if node.view.taken_out {
+            continue;
+        }
+        if node.view.state.is_usable() && !node.view.is_set_apart() {
+            let slow = node.view.latency.unwrap_or(0.0) > fastest * SLOWER + SLOWER_SECONDS;
+            return match slow {
+                true => Home::Anywhere,
+                false => Home::Node(index),
+            };
+        }
+        if node.lost_for.is_some_and(|lost| lost < NEWS) {
+            return Home::Wait;
+        }
+    }
+    Home::Anywhere
+}
+
+/// Over so many seconds a node that came back gets from little to its full share.
+pub(crate) const SLOW_START_SECONDS: f32 = 5.0;
+/// What it costs at first, in times of its cost.
+const COLD: f32 = 8.0;
+
+fn coldness(back_for: Option<f32>) -> f32 {
+    let warm = back_for.map_or(1.0, |seconds| {
+        (seconds / SLOW_START_SECONDS).clamp(0.0, 1.0)
+    });
+    COLD - (COLD - 1.0) * warm
+}
+
+impl View {
+    /// In rotation, for what nobody else can take.
+    fn is_set_apart(&self) -> bool {
+        self.on_trial || self.paused || (self.half_open && self.in_flight > 0)
+    }
+}
+
 fn rank(view: &View) -> u8 {
     match view.state {
-        State::Unknown | State::Healthy if view.on_trial => 1,
+        State::Unknown | State::Healthy if view.is_set_apart() => 1,
         State::Unknown | State::Healthy => 0,
         State::Draining => 2,
         State::Ejected | State::Maintenance => 3,
@@ -145,6 +226,9 @@ mod tests {
             state,
             taken_out: false,
             on_trial: false,
+            half_open: false,
+            paused: false,
+            back_for: None,
             latency: (latency > 0.0).then_some(latency),
             in_flight,
         }
@@ -228,6 +312,70 @@ mod tests {
             chosen(&[node, view(State::Ejected, 1.0, 0)], Some(0)),
             Some(0)
         );
+    }
+
+    #[test]
+    fn a_node_that_is_tried_paused_or_half_open_and_busy_takes_only_what_nobody_else_can() {
+        let node = view(State::Healthy, 0.001, 0);
+        let busy = view(State::Healthy, 1.0, 50);
+        for set_apart in [
+            View {
+                on_trial: true,
+                ..node
+            },
+            View {
+                paused: true,
+                ..node
+            },
+            View {
+                half_open: true,
+                in_flight: 1,
+                ..node
+            },
+        ] {
+            assert_eq!(chosen(&[set_apart, busy], None), Some(1));
+            let out = view(State::Ejected, 0.001, 0);
+            assert_eq!(chosen(&[set_apart, out], None), Some(0));
+        }
+    }
+
+    #[test]
+    fn a_node_that_came_back_gets_little_at_first_and_its_share_after_a_while() {
+        let share = |seconds| {
+            let mut in_flight = [0, 0];
+            for random in 0..90 {
+                let back = View {
+                    back_for: Some(seconds),
+                    ..view(State::Healthy, 0.01, in_flight[0])
+                };
+                let views = [back, view(State::Healthy, 0.01, in_flight[1])];
+                in_flight[choose(views.iter().copied(), None, random).unwrap()] += 1;
+            }
+            in_flight[0]
+        };
+        assert!((8..13).contains(&share(0.0)), "{}", share(0.0));
+        assert!(share(2.5) > share(0.0) && share(2.5) < 45);
+        assert_eq!(share(SLOW_START_SECONDS), 45);
+    }
+
+    #[test]
+    fn a_home_is_the_usable_node_of_the_highest_draw_and_waits_for_news_of_one_just_lost() {
+        let node = |draw, state, lost_for| Drawn {
+            draw,
+            view: view(state, 0.01, 7),
+            lost_for,
+        };
+        let (well, lost) = (State::Healthy, State::Ejected);
+        let idle = node(1, well, None);
+        assert_eq!(home(&[idle, node(2, well, Some(NEWS / 2))]), Home::Node(1));
+        let just = node(2, lost, Some(NEWS / 2));
+        assert_eq!(home(&[idle, just]), Home::Wait);
+        assert_eq!(home(&[idle, node(2, lost, Some(NEWS))]), Home::Node(0));
+        assert_eq!(home(&[node(3, well, None), just]), Home::Node(0));
+        assert_eq!(home(&[node(1, lost, Some(NEWS))]), Home::Anywhere);
+        let mut slow = node(2, well, None);
+        slow.view.latency = Some(1.0);
+        assert_eq!(home(&[idle, slow]), Home::Anywhere);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! When a node leaves the rotation and when it comes back (outlier detection). Pure: events in,
 //! state out. Probes and live requests feed the same state, because a request notices a dead node
 //! before the next probe, and only a probe notices that it is back.
-//! Leaves out windowed failure shares and half-open return.
+//! Leaves out nodes that answer, and worse than others do (`outliers`).
 
 use std::time::Duration;
 
@@ -123,16 +123,19 @@ pub(crate) enum Reason {
     Broken = 4,
     /// A connection broke in the middle of an answer.
     BodyBroken = 5,
+    /// It failed requests that other nodes answered.
+    Outlier = 6,
 }
 
 impl Reason {
-    pub(crate) const ALL: [(Self, &'static str); 6] = [
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::Status, "status"),
         (Self::Unreachable, "unreachable"),
         (Self::Timeout, "timeout"),
         (Self::Connect, "connect"),
         (Self::Broken, "broken"),
         (Self::BodyBroken, "body_broken"),
+        (Self::Outlier, "outlier"),
     ];
 
     pub(crate) fn name(self) -> &'static str {

@@ -9,7 +9,7 @@ use http::{Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::account::Flight;
+use crate::account::{Blame, Flight};
 use crate::attempt::{self, Call, Failed, Lost};
 use crate::ejection::{Event, Probed, Reason};
 use crate::hedge;
@@ -67,13 +67,24 @@ pub(crate) async fn exchange(
     loop {
         let cleared = subject.cleared(avoid).await?;
         let now = Instant::now();
-        let chosen = cleared.or_else(|| worker.choose(route.class, avoid, now));
+        let chosen = match cleared {
+            Some(flight) => Ok(Some(flight)),
+            None => worker.choose(route, avoid, now),
+        };
         // Without any node it is as if all refused.
         let failure = match chosen {
-            Some(flight) => {
+            Err(wait) if !outgoing.remaining().is_zero() => {
+                // All nodes have as much as they take.
+                if held.is_none() {
+                    held = Some(Hold::begin(worker, live.limits.held_max)?);
+                }
+                tokio::time::sleep(wait.min(outgoing.remaining()).min(HOLD_TRY)).await;
+                continue;
+            }
+            Ok(Some(flight)) => {
                 avoid = Some(flight.node().id);
-                let once = subject.is_on_trial() || repeats > 0;
-                match one_answer(call, flight, now, once).await {
+                let (alone, last) = (subject.is_on_trial(), repeats > 0);
+                match one_answer(call, flight, now, alone, last).await {
                     Ok(exchanged) => {
                         subject.answered(exchanged.answer.status());
                         return Ok(exchanged);
@@ -87,18 +98,10 @@ pub(crate) async fn exchange(
                     }
                 }
             }
-            None => Failure::NeverSent,
+            Ok(None) | Err(_) => Failure::NeverSent,
         };
         reached |= failure != Failure::NeverSent;
-        let situation = Situation {
-            failure,
-            policy: route.retry,
-            safe_method: outgoing.is_safe(),
-            keyed: outgoing.keyed,
-            replayable: outgoing.replayable(),
-            repeats,
-            remaining: outgoing.remaining(),
-        };
+        let situation = situation(call, failure, repeats);
         match retry::next(&situation, || worker.take_retry()) {
             // Counted as held, not as one retry per look.
             Next::TryAgain if !worker.any_usable() => {}
@@ -118,32 +121,47 @@ pub(crate) async fn exchange(
     }
 }
 
-/// One attempt, or two at once, and the answer's body where the route spools. `once`: it goes to one node
-/// alone, and its answer is the last one.
+fn situation(call: Call<'_>, failure: Failure, repeats: u32) -> Situation {
+    let outgoing = call.outgoing;
+    Situation {
+        failure,
+        policy: call.route.retry,
+        safe_method: outgoing.is_safe(),
+        keyed: outgoing.keyed,
+        replayable: outgoing.replayable(),
+        repeats,
+        remaining: outgoing.remaining(),
+    }
+}
+
+/// One attempt, or two at once, and the answer's body where the route spools. `alone`: it goes to one
+/// node only; `last`: it has no repetition left.
 async fn one_answer(
     call: Call<'_>,
     flight: Flight,
     now: Instant,
-    once: bool,
+    alone: bool,
+    last: bool,
 ) -> Result<Exchanged, Failed> {
-    let (mut answer, mut flight) = match once {
+    let (mut answer, mut flight) = match alone {
         true => attempt::attempt(call, flight, now).await?,
         false => hedge::race(call, flight, now).await?,
     };
+    if answer.status() == StatusCode::TOO_MANY_REQUESTS && call.outgoing.replayable() {
+        flight.refused(retry_after(&answer));
+        return Err(Failed::Class(Failure::Refused, None));
+    }
     if is_doubtful(&answer) {
-        (answer, flight) = doubt(call, answer, flight, once).await?;
+        (answer, flight) = doubt(call, answer, flight, alone || last).await?;
     }
     let spool = if is_taken_in(call.route, &answer) {
-        let blamed = flight.may_be_to_blame();
+        let blame = flight.blame();
         let deadline = call.outgoing.deadline;
         let body = answer.body_mut();
         match spool::take(call.worker, call.live, body, &mut flight, deadline).await {
             Ok(spool) => Some(spool),
             Err(spool::Lost) => {
-                let lost = match blamed {
-                    true => attempt::look_after(call, &flight).await,
-                    false => None,
-                };
+                let lost = attempt::look_after(call, &flight, blame).await;
                 return Err(Failed::Class(Failure::NoAnswer, lost));
             }
         }
@@ -157,6 +175,12 @@ async fn one_answer(
     })
 }
 
+/// What a node says of when to come back, where it says seconds.
+fn retry_after(answer: &Response<Incoming>) -> Option<Duration> {
+    let value = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    value.parse().ok().map(Duration::from_secs)
+}
+
 /// A sick node answers so. What says when to come back knows what it says.
 fn is_doubtful(answer: &Response<Incoming>) -> bool {
     let status = answer.status();
@@ -166,14 +190,14 @@ fn is_doubtful(answer: &Response<Incoming>) -> bool {
     sick && !answer.headers().contains_key(header::RETRY_AFTER)
 }
 
-/// Asks the node how it is before its 5xx is believed. A healthy node is believed, but for a GET or
-/// HEAD another one is asked first, as far as the budget allows; what a sick one said counts for nothing
-/// where the request may be sent again.
+/// Asks the node how it is before its 5xx to a request that may be sent again is believed. A healthy node
+/// is believed, but another one is asked first, as far as the budget allows; what a sick one said counts
+/// for nothing.
 async fn doubt(
     call: Call<'_>,
     answer: Response<Incoming>,
     mut flight: Flight,
-    once: bool,
+    last: bool,
 ) -> Result<(Response<Incoming>, Flight), Failed> {
     let (worker, outgoing) = (call.worker, call.outgoing);
     let allowed = retry::allows(call.route.retry, outgoing.is_safe(), outgoing.keyed);
@@ -182,10 +206,7 @@ async fn doubt(
     }
     match attempt::look(call, flight.node()).await {
         Probed::Good | Probed::Draining | Probed::TimedOut => {
-            let again = outgoing.is_safe()
-                && !once
-                && worker.any_other_usable(flight.node().id)
-                && worker.take_retry();
+            let again = !last && worker.any_other_usable(flight.node().id) && worker.take_retry();
             if !again {
                 return Ok((answer, flight));
             }
@@ -193,7 +214,7 @@ async fn doubt(
             Err(Failed::Class(Failure::ServerError, None))
         }
         Probed::BadStatus | Probed::Unreachable => {
-            let blamed = flight.may_be_to_blame();
+            let blamed = flight.blame() == Blame::All;
             let (node, how) = (flight.own_node(), Loss::Unhealthy);
             let reason = Reason::Status;
             flight.unhealthy(Event::ProbeBad { reason });

@@ -80,7 +80,7 @@ pub(crate) async fn race(
         return answer;
     }
     let began = Instant::now();
-    let Some(second) = call.worker.choose_other(call.route.class, node, began) else {
+    let Some(second) = call.worker.choose_other(call.route, node, began) else {
         return first.await;
     };
     let mut second = pin!(attempt(call, second, began));

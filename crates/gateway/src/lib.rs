@@ -4,7 +4,8 @@
 //! `cache` answers what it may, `admission` gives each its turn, `ask` brings the rest to a node:
 //! `exchange` chooses a node (`balancer`), sends over `pool` and decides on failures (`retry`),
 //! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
-//! who is in rotation, `admin` shows. `balancer`, `ejection`, `retry`, `suspects`, `innocents`,
+//! who is in rotation, `admin` shows. `balancer`, `allowance`, `ejection`, `outliers`, `retry`,
+//! `suspects`, `innocents`,
 //! `head`, `pace`, `listener::flood`, `quic::frames`, `quic::section`, `admission::queue`,
 //! `cache::policy`, `cache::keeper` are pure. What a reload may
 //! change is in `live`; a request keeps one such value from its head to its end. `reload` makes the
@@ -28,6 +29,7 @@ mod account;
 mod addresses;
 mod admin;
 mod admission;
+mod allowance;
 mod ask;
 mod attempt;
 mod balancer;
@@ -51,10 +53,12 @@ mod innocents;
 mod intake;
 mod listener;
 mod live;
+mod lookout;
 mod mdns;
 mod metrics;
 mod nodes;
 mod outgoing;
+mod outliers;
 mod pace;
 mod pool;
 mod probe;

@@ -65,10 +65,12 @@ pub(crate) enum Outcome {
     OutOfTime = 5,
     /// The client went away.
     Cancelled = 6,
+    /// Answered 429, which another node got then.
+    Refused = 7,
 }
 
 impl Outcome {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Answered, "answered"),
         (Self::Answered5xx, "answered_5xx"),
         (Self::NeverSent, "never_sent"),
@@ -76,6 +78,7 @@ impl Outcome {
         (Self::BodyBroken, "body_broken"),
         (Self::OutOfTime, "out_of_time"),
         (Self::Cancelled, "cancelled"),
+        (Self::Refused, "refused"),
     ];
 }
 

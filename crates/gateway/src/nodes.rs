@@ -3,21 +3,26 @@
 //! fails or a probe ends.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use serde_json::json;
 
-use crate::balancer::{self, Estimate, View};
+use crate::allowance::Allowance;
+use crate::balancer::{self, Drawn, Estimate, Home, View};
 use crate::config::{self, Class};
-use crate::ejection::{Event, Health, State, Thresholds, Wanted};
+use crate::ejection::{Event, Health, Reason, State, Thresholds, Wanted};
 use crate::events::Events;
 use crate::fingerprint::Fingerprint;
 use crate::metrics::{Metrics, NodeMetrics};
+use crate::outliers::{Place, Tally};
+
+/// Routes that are counted apart; those beyond it count as one.
+const ROUTES_MAX: usize = 64;
 
 /// Tells a node from every other that this process has known, whatever their names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeId(u64);
 
 impl NodeId {
@@ -50,9 +55,17 @@ pub(crate) struct Node {
     trials: AtomicU32,
     /// When it was ejected last; 0: never.
     lost_ms: AtomicU32,
+    /// When it came back last; 0: never.
+    back_ms: AtomicU32,
+    /// What it is given, once it has refused. Behind the flag, because hardly any node ever does.
+    is_limited: AtomicBool,
+    allowance: Mutex<Option<Allowance>>,
     /// Answers' heads so far: shows that a node whose probe timed out is alive.
     answers: AtomicU64,
     latency: [AtomicU64; Class::ALL.len()],
+    /// By route: requests that it answered well (lower half) and badly since the last look.
+    tallies: [AtomicU64; ROUTES_MAX],
+    place: AtomicU8,
     health: Mutex<Health>,
 }
 
@@ -113,38 +126,18 @@ impl Nodes {
         self.list.get(balancer::choose(views, avoid, random)?)
     }
 
-    /// The home of a request with this fingerprint; `Err` while it has to wait for news, `Ok(None)` where
-    /// its home is none to be preferred. `slower` is what a home may be slower than the fastest node: so
-    /// many times, and so many seconds more.
-    pub(crate) fn home(
-        &self,
-        class: Class,
-        who: Fingerprint,
-        slower: (f32, f32),
-        news: Duration,
-        now: Instant,
-    ) -> Result<Option<&Arc<Node>>, ()> {
-        let active = self
-            .list
-            .iter()
-            .filter(|node| node.wanted() == Wanted::Active);
-        let mut drawn: Vec<_> = active.map(|node| (who.draw(&node.name), node)).collect();
-        drawn.sort_unstable_by_key(|(draw, _)| std::cmp::Reverse(*draw));
-        for (_, node) in &drawn {
-            if node.state().is_usable() && !node.is_on_trial() {
-                let others = drawn.iter().map(|(_, node)| node);
-                let usable = others.filter(|node| node.state().is_usable());
-                let fastest = usable.filter_map(|node| node.latency(class, now));
-                let fastest = fastest.fold(f32::INFINITY, f32::min);
-                let own = node.latency(class, now).unwrap_or(0.0);
-                let slow = own > fastest * slower.0 + slower.1;
-                return Ok((!slow).then_some(node));
-            }
-            if node.was_lost_within(news, now) {
-                return Err(());
-            }
-        }
-        Ok(None)
+    /// The home of a request with this fingerprint.
+    pub(crate) fn home(&self, class: Class, who: Fingerprint, now: Instant) -> Home {
+        let drawn = self.list.iter().map(|node| Drawn {
+            draw: who.draw(&node.name),
+            view: node.view(class, now),
+            lost_for: node.lost_for(now),
+        });
+        balancer::home(&drawn.collect::<Vec<_>>())
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&Arc<Node>> {
+        self.list.get(index)
     }
 
     pub(crate) fn any_usable(&self) -> bool {
@@ -167,15 +160,80 @@ impl Node {
             in_flight: AtomicU32::new(0),
             trials: AtomicU32::new(0),
             lost_ms: AtomicU32::new(0),
+            back_ms: AtomicU32::new(0),
+            is_limited: AtomicBool::new(false),
+            allowance: Mutex::default(),
             answers: AtomicU64::new(0),
             latency: Default::default(),
+            tallies: [const { AtomicU64::new(0) }; ROUTES_MAX],
+            place: AtomicU8::new(Place::In as u8),
             health: Mutex::default(),
         }
     }
 
     /// Where it stands, all things considered.
     pub(crate) fn state(&self) -> State {
-        self.wanted().with(State::from_u8(self.state.load(Relaxed)))
+        let health = match State::from_u8(self.state.load(Relaxed)) {
+            State::Unknown | State::Healthy if self.is(Place::Out) => State::Ejected,
+            health => health,
+        };
+        self.wanted().with(health)
+    }
+
+    fn is(&self, place: Place) -> bool {
+        self.place.load(Relaxed) == place as u8
+    }
+
+    /// It fails requests that other nodes answer, or does so no more.
+    pub(crate) fn set_place(&self, place: Place, events: &Events) {
+        let _health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        self.place.store(place as u8, Relaxed);
+        self.metrics.show_state(self.state());
+        let name = &self.name;
+        match place {
+            Place::Out => {
+                self.metrics.ejected(Reason::Outlier);
+                tracing::warn!(
+                    node = name,
+                    "node ejected: it fails requests that others answer"
+                );
+                let data = json!({"node": name, "reason": Reason::Outlier.name()});
+                events.push("node_ejected", data);
+            }
+            Place::HalfOpen => {
+                tracing::info!(node = name, "node is tried again, one request at a time");
+            }
+            Place::In => {
+                tracing::info!(node = name, "node answers again as others do");
+                let data = json!({"node": name, "from": "outlier", "to": self.state().name()});
+                events.push("node_changed", data);
+            }
+        }
+    }
+
+    /// A request of the route with this number ended.
+    pub(crate) fn tally(&self, route: usize, well: bool) {
+        if let Some(tally) = self.tallies.get(route.min(ROUTES_MAX - 1)) {
+            tally.fetch_add(if well { 1 } else { 1 << 32 }, Relaxed);
+        }
+    }
+
+    /// What was counted since the last call, by the number of the route.
+    pub(crate) fn take_tallies(&self) -> Vec<(usize, Tally)> {
+        let counted = self
+            .tallies
+            .iter()
+            .enumerate()
+            .filter_map(|(route, tally)| {
+                // Nothing to take is the usual case.
+                let bits = match tally.load(Relaxed) {
+                    0 => return None,
+                    _ => tally.swap(0, Relaxed),
+                };
+                let (good, bad) = (bits as u32 as f32, (bits >> 32) as f32);
+                Some((route, Tally { good, bad }))
+            });
+        counted.collect()
     }
 
     pub(crate) fn wanted(&self) -> Wanted {
@@ -233,6 +291,8 @@ impl Node {
             if change.from == State::Ejected {
                 // Most likely another process: what was measured before says nothing about it.
                 self.forget_latency();
+                self.back_ms
+                    .store(self.clock(Instant::now()).max(1), Relaxed);
             }
             tracing::info!(node = self.name, from, to, "node changed state");
             let data = json!({"node": self.name, "from": from, "to": to});
@@ -261,6 +321,36 @@ impl Node {
         self.in_flight.load(Relaxed)
     }
 
+    /// It answered 429: it is given less from now on.
+    pub(crate) fn refused(&self, retry_after: Option<Duration>, now: Instant) {
+        let mut allowance = self.allowance();
+        let known = allowance.get_or_insert_with(|| Allowance::new(now));
+        known.refused(retry_after, now);
+        self.is_limited.store(true, Relaxed);
+    }
+
+    /// How long it is left alone from now; nothing for nearly every node at nearly any time.
+    pub(crate) fn wait(&self, now: Instant) -> Duration {
+        if !self.is_limited.load(Relaxed) {
+            return Duration::ZERO;
+        }
+        let mut allowance = self.allowance();
+        match &mut *allowance {
+            Some(known) if !known.is_forgiven(now) => known.wait(now),
+            _ => {
+                *allowance = None;
+                self.is_limited.store(false, Relaxed);
+                Duration::ZERO
+            }
+        }
+    }
+
+    fn allowance(&self) -> MutexGuard<'_, Option<Allowance>> {
+        self.allowance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A suspect is tried on it: others stay away where they can. `end_trial` must follow.
     pub(crate) fn begin_trial(&self) {
         self.trials.fetch_add(1, Relaxed);
@@ -274,15 +364,20 @@ impl Node {
         self.trials.load(Relaxed) > 0
     }
 
-    /// It was ejected less than this time ago.
-    pub(crate) fn was_lost_within(&self, time: Duration, now: Instant) -> bool {
+    /// How long ago it was ejected last.
+    fn lost_for(&self, now: Instant) -> Option<Duration> {
         let lost = self.lost_ms.load(Relaxed);
-        let age = u128::from(self.clock(now).saturating_sub(lost));
-        lost > 0 && age < time.as_millis()
+        let age = self.clock(now).saturating_sub(lost);
+        (lost > 0).then(|| Duration::from_millis(u64::from(age)))
     }
 
     /// A request was given to this node; `end` must follow.
-    pub(crate) fn begin(&self) {
+    pub(crate) fn begin(&self, now: Instant) {
+        if self.is_limited.load(Relaxed)
+            && let Some(allowance) = &mut *self.allowance()
+        {
+            allowance.sent(now);
+        }
         self.in_flight.fetch_add(1, Relaxed);
     }
 
@@ -334,7 +429,16 @@ impl Node {
             latency: Estimate::from_bits(bits).at(self.clock(now)),
             in_flight: self.in_flight(),
             on_trial: self.is_on_trial(),
+            half_open: self.is(Place::HalfOpen),
+            paused: !self.wait(now).is_zero(),
+            back_for: self.back_for(now),
         }
+    }
+
+    fn back_for(&self, now: Instant) -> Option<f32> {
+        let back = self.back_ms.load(Relaxed);
+        let seconds = self.clock(now).saturating_sub(back) as f32 / 1000.0;
+        (back > 0 && seconds < balancer::SLOW_START_SECONDS).then_some(seconds)
     }
 
     fn forget_latency(&self) {

@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     NotDone,
     /// The node was lost with the request, which is a suspect now: its next attempt is its trial.
     Suspected,
+    /// The node said 429: it has done nothing.
+    Refused,
     /// The request's time ran out.
     OutOfTime,
 }
@@ -33,6 +35,7 @@ impl Failure {
             Self::ServerError => "server_error",
             Self::NotDone => "not_done",
             Self::Suspected => "suspected",
+            Self::Refused => "refused",
             Self::OutOfTime => "out_of_time",
         }
     }
@@ -72,8 +75,9 @@ pub(crate) enum Next {
     GiveUpOutOfTime,
 }
 
-/// A request is repeated once at most: what broke two nodes is not shown to a third.
-const REPEATS_MAX: u32 = 1;
+/// A request may be unlucky with one node after another, but not for ever. What kills nodes is no matter
+/// of luck, and for `suspects` to find out.
+const REPEATS_MAX: u32 = 2;
 /// With less than this left another attempt cannot end in time.
 const REMAINING_MIN: Duration = Duration::from_millis(5);
 
@@ -86,7 +90,10 @@ pub(crate) fn next(situation: &Situation, budget: impl FnOnce() -> bool) -> Next
         return Next::GiveUpBroken;
     }
     // Of a 5xx the budget was asked before it was given up.
-    if matches!(situation.failure, Failure::NeverSent | Failure::ServerError) {
+    if matches!(
+        situation.failure,
+        Failure::NeverSent | Failure::ServerError | Failure::Refused
+    ) {
         return Next::TryAgain;
     }
     let allowed = allows(situation.policy, situation.safe_method, situation.keyed);
@@ -238,8 +245,31 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_repeated_twice_or_without_budget_time_or_body() {
-        assert_eq!(decide(Situation { repeats: 1, ..GET }), Next::GiveUpBroken);
+    fn a_suspect_goes_to_its_trial_and_what_a_sick_node_said_counts_for_nothing() {
+        let with = |failure, situation| Situation {
+            failure,
+            repeats: REPEATS_MAX,
+            ..situation
+        };
+        let suspected = with(Failure::Suspected, GET);
+        assert_eq!(decide(suspected), Next::Repeat);
+        assert_eq!(next(&suspected, || false), Next::GiveUpBroken);
+        assert_eq!(decide(with(Failure::Suspected, POST)), Next::GiveUpBroken);
+        let not_done = with(Failure::NotDone, GET);
+        assert_eq!(next(&not_done, || false), Next::TryAgain);
+        assert_eq!(decide(with(Failure::NotDone, POST)), Next::GiveUpBroken);
+        for failure in [Failure::ServerError, Failure::Refused] {
+            assert_eq!(next(&with(failure, POST), || false), Next::TryAgain);
+        }
+    }
+
+    #[test]
+    fn nothing_is_repeated_three_times_or_without_budget_time_or_body() {
+        let often = Situation {
+            repeats: REPEATS_MAX,
+            ..GET
+        };
+        assert_eq!(decide(often), Next::GiveUpBroken);
         assert_eq!(next(&GET, || false), Next::GiveUpBroken);
         let late = Situation {
             remaining: Duration::from_millis(1),

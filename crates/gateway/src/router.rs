@@ -15,6 +15,8 @@ pub(crate) struct Route {
     methods: Vec<Method>,
     /// The path as written: also the label of metrics, hence static.
     pub(crate) path: &'static str,
+    /// Its number in the file.
+    pub(crate) number: usize,
     /// The part of `path` before the first `{`.
     prefix: &'static str,
     pub(crate) deadline: Duration,
@@ -48,7 +50,8 @@ impl Router {
     pub(crate) fn new(routes: &[ValidRoute]) -> Self {
         let routes = routes
             .iter()
-            .map(|route| {
+            .enumerate()
+            .map(|(number, route)| {
                 let mut methods = route.methods.clone();
                 if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
                     methods.push(Method::HEAD);
@@ -57,6 +60,7 @@ impl Router {
                 Route {
                     methods,
                     path,
+                    number,
                     prefix: path.split('{').next().unwrap_or(path),
                     deadline: route.deadline,
                     body_bytes_max: route.body_bytes_max,

@@ -146,6 +146,7 @@ fn start_control(
     runtime.spawn(probe::watch_all(Arc::clone(shared)));
     runtime.spawn(Arc::clone(reloader).watch());
     runtime.spawn(crate::wants::watch(Arc::clone(shared)));
+    runtime.spawn(crate::lookout::watch(Arc::clone(shared)));
     runtime.spawn(crate::quarantine::share(Arc::clone(shared)));
     Ok(())
 }

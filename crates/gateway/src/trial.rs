@@ -11,8 +11,9 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::account::Flight;
+use crate::account::{Blame, Flight};
 use crate::attempt::{Call, Lost};
+use crate::balancer;
 use crate::fingerprint::Fingerprint;
 use crate::innocents::Sketch;
 use crate::nodes::{Node, NodeId};
@@ -24,11 +25,6 @@ use crate::suspects::{Charge, Ended, Standing, Verdict};
 
 /// How often a request that waits for a verdict asks for it.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long after the loss of its home a write waits for news from other gateways; more than they take.
-const NEWS: Duration = Duration::from_millis(150);
-/// A home that is slower than the fastest node by so much and more is passed over.
-const SLOWER: f32 = 4.0;
-const SLOWER_SECONDS: f32 = 0.05;
 /// So long a trial waits for those of other gateways. One that is frozen must not hold it up for ever.
 const TURN_WAIT: Duration = Duration::from_secs(3);
 
@@ -189,7 +185,7 @@ impl<'a> Subject<'a> {
             return None;
         };
         let worker = self.call.worker;
-        let (class, now) = (self.call.route.class, Instant::now());
+        let (route, now) = (self.call.route, Instant::now());
         let who = self.who()?;
         let flight = match standing {
             // Another gateway's trial has just ended: of the same poison, perhaps.
@@ -197,11 +193,13 @@ impl<'a> Subject<'a> {
             Standing::Trial(id) => {
                 let live = worker.shared.live();
                 let node = live.nodes.by_id(id);
-                node.map(|node| Flight::begin(worker, node, class, now))
+                node.map(|node| Flight::begin(worker, node, route, now))
             }
             Standing::Elsewhere(id) => worker
-                .choose(class, Some(id), now)
-                .filter(|flight| flight.node().id != id && flight.may_be_to_blame()),
+                .choose(route, Some(id), now)
+                .ok()
+                .flatten()
+                .filter(|flight| flight.node().id != id && flight.blame() == Blame::All),
             _ => None,
         };
         let Some(flight) = flight else {
@@ -236,7 +234,7 @@ impl<'a> Subject<'a> {
     /// The node that a write goes to which nobody knows.
     fn home(&self, avoid: Option<NodeId>) -> Home {
         let (worker, outgoing) = (self.call.worker, self.call.outgoing);
-        if outgoing.is_safe() || avoid.is_some() {
+        if outgoing.is_safe() {
             return Home::Anywhere;
         }
         let (Some(who), Some(sketch)) = (self.who(), self.sketch()) else {
@@ -247,17 +245,16 @@ impl<'a> Subject<'a> {
         if innocents.knows(sketch, shared.clock(now)) {
             return Home::Anywhere;
         }
-        let live = shared.live();
-        match live.nodes.home(
-            self.call.route.class,
-            who,
-            (SLOWER, SLOWER_SECONDS),
-            NEWS,
-            now,
-        ) {
-            Err(()) => Home::Wait,
-            Ok(None) => Home::Anywhere,
-            Ok(Some(node)) => Home::On(Flight::begin(worker, node, self.call.route.class, now)),
+        let (live, route) = (shared.live(), self.call.route);
+        match live.nodes.home(route.class, who, now) {
+            balancer::Home::Wait => Home::Wait,
+            balancer::Home::Anywhere => Home::Anywhere,
+            balancer::Home::Node(index) => match live.nodes.get(index) {
+                // It failed this very request, and lives.
+                Some(node) if Some(node.id) == avoid => Home::Anywhere,
+                Some(node) => Home::On(Flight::begin(worker, node, route, now)),
+                None => Home::Anywhere,
+            },
         }
     }
 

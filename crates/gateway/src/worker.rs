@@ -13,7 +13,6 @@ use tokio::sync::{Notify, Semaphore};
 use crate::account::Flight;
 use crate::admission::Admission;
 use crate::cache::Store;
-use crate::config::Class;
 use crate::ejection::{Event, Wanted};
 use crate::events::Events;
 use crate::listener::PerClient;
@@ -24,6 +23,7 @@ use crate::pool::Pool;
 use crate::quarantine::Quarantine;
 use crate::request_id::RequestIds;
 use crate::retry::{Budget, HEDGE_SHARE, RETRY_SHARE};
+use crate::router::Route;
 use crate::valid::Valid;
 use crate::wants::{self, Wants};
 
@@ -240,30 +240,38 @@ impl Worker {
     }
 
     /// Chooses a node for a request of this class and counts the request in on it; `None` where an
-    /// operator took all out. The nodes are those of this moment.
+    /// operator took all out, `Err` with how long none can take any. The nodes are those of this moment.
     pub(crate) fn choose(
         self: &Rc<Self>,
-        class: Class,
+        route: &Route,
         avoid: Option<NodeId>,
         now: Instant,
-    ) -> Option<Flight> {
+    ) -> Result<Option<Flight>, Duration> {
         let live = self.shared.live.load();
-        let node = live.nodes.choose(class, avoid, self.random(), now)?;
-        Some(Flight::begin(self, node, class, now))
+        let Some(node) = live.nodes.choose(route.class, avoid, self.random(), now) else {
+            return Ok(None);
+        };
+        let wait = node.wait(now);
+        match wait.is_zero() {
+            true => Ok(Some(Flight::begin(self, node, route, now))),
+            false => Err(wait),
+        }
     }
 
     /// The same for a request that is at the node `first` already: another node in rotation, as far as
     /// the budget allows.
     pub(crate) fn choose_other(
         self: &Rc<Self>,
-        class: Class,
+        route: &Route,
         first: NodeId,
         now: Instant,
     ) -> Option<Flight> {
         let live = self.shared.live.load();
-        let node = live.nodes.choose(class, Some(first), self.random(), now)?;
+        let node = live
+            .nodes
+            .choose(route.class, Some(first), self.random(), now)?;
         let other = node.id != first && node.state().is_usable();
-        (other && self.take_hedge()).then(|| Flight::begin(self, node, class, now))
+        (other && self.take_hedge()).then(|| Flight::begin(self, node, route, now))
     }
 
     /// Whether another node is in rotation.

@@ -269,3 +269,38 @@ async fn keys_differ_and_a_clients_own_key_stays_and_a_get_has_none() {
     assert_eq!(keys[2].as_deref(), Some("mine"));
     assert_eq!(keys[3], None);
 }
+
+#[tokio::test]
+async fn what_a_node_refuses_with_429_is_done_by_another_or_later_and_no_client_sees_it() {
+    let refusing = Arc::new(AtomicBool::new(true));
+    let node = async |name: &'static str| {
+        let refusing = Arc::clone(&refusing);
+        Upstream::start(move |_| match refusing.load(SeqCst) {
+            true => Reply::Raw(rig::answer("429 Too Many Requests", "", "")),
+            false => ok(name),
+        })
+        .await
+    };
+    let (one, two) = (node("one").await, Upstream::start(|_| ok("two")).await);
+    let gateway = Gateway::start(&[&one, &two], ROUTES);
+    for method in ["GET", "POST"] {
+        for _ in 0..20 {
+            let mut client = gateway.client().await;
+            let answer = client.send(method, "/hedged", &[], "").await.unwrap();
+            assert_eq!(answer.text(), "two", "{method}");
+        }
+    }
+    assert!(!one.seen().is_empty());
+    // The rest is left alone: it said that it had enough.
+    assert!(one.seen().len() < 20, "{}", one.seen().len());
+    let alone = Gateway::start(&[&one], ROUTES);
+    let mut client = alone.client().await;
+    let held = tokio::spawn(async move { client.get("/plain").await });
+    let refused = "bingo_attempts_total{node=\"node-1\",outcome=\"refused\"}";
+    eventually("it is refused", async || {
+        (alone.metric(refused).await >= 1.0).then_some(())
+    })
+    .await;
+    refusing.store(false, SeqCst);
+    assert_eq!(held.await.unwrap().text(), "one");
+}

@@ -5,9 +5,10 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 28] = [
+const DECISIONS: [&str; 30] = [
     "crates/chassis/src/backoff.rs",
     "crates/gateway/src/admission/queue.rs",
+    "crates/gateway/src/allowance.rs",
     "crates/gateway/src/balancer.rs",
     "crates/gateway/src/cache/keeper.rs",
     "crates/gateway/src/cache/policy.rs",
@@ -15,6 +16,7 @@ const DECISIONS: [&str; 28] = [
     "crates/gateway/src/head.rs",
     "crates/gateway/src/innocents.rs",
     "crates/gateway/src/listener/flood.rs",
+    "crates/gateway/src/outliers.rs",
     "crates/gateway/src/pace.rs",
     "crates/gateway/src/quic/frames.rs",
     "crates/gateway/src/quic/section.rs",
