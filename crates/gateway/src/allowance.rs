@@ -59,8 +59,11 @@ impl Allowance {
         let pause = retry_after.unwrap_or(PAUSE).min(PAUSE_MAX);
         self.paused_until = self.paused_until.max(now + pause);
         if now.saturating_duration_since(self.lowered) >= SAME {
+            // At first a part of the window is all there is.
+            let known = now.saturating_duration_since(self.lowered).as_secs_f64();
+            let part = 1.0 - (-known / WINDOW_SECONDS).exp();
+            let before = self.rate.unwrap_or(self.sent / (WINDOW_SECONDS * part));
             self.lowered = now;
-            let before = self.rate.unwrap_or(self.sent / WINDOW_SECONDS);
             self.rate = Some((before * DECREASE).max(1.0));
             self.tokens = 0.0;
         }

@@ -5,11 +5,9 @@
 //! `exchange` chooses a node (`balancer`), sends over `pool` and decides on failures (`retry`),
 //! `body` streams the answer, `account` settles. Beside it `probe` watches nodes, `ejection` decides
 //! who is in rotation, `admin` shows. `balancer`, `allowance`, `ejection`, `outliers`, `retry`,
-//! `suspects`, `innocents`,
-//! `head`, `pace`, `listener::flood`, `quic::frames`, `quic::section`, `admission::queue`,
-//! `cache::policy`, `cache::keeper` are pure. What a reload may
-//! change is in `live`; a request keeps one such value from its head to its end. `reload` makes the
-//! next one.
+//! `suspects`, `innocents`, `head`, `pace`, `listener::flood`, `quic::frames`, `quic::section`,
+//! `admission::queue`, `cache::policy`, `cache::keeper` are pure. What a reload may change is in
+//! `live`; a request keeps one such value from its head to its end. `reload` makes the next one.
 //!
 //! `tls` holds the certificate of all listeners and keeps it fresh, `mdns` announces its name.
 //!
@@ -71,6 +69,8 @@ mod retry;
 mod risks;
 mod router;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod spool;
 mod suspects;
 mod tls;

@@ -415,13 +415,8 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
     faults.range("limits.h2_streams_max", limits.h2_streams_max, 1, 10_000);
     faults.range("limits.h3_streams_max", limits.h3_streams_max, 1, 10_000);
     faults.range("limits.h2_resets_max", limits.h2_resets_max, 1, 100_000);
-    let control_frames = limits.h2_control_frames_max;
-    faults.range(
-        "limits.h2_control_frames_max",
-        control_frames,
-        10,
-        1_000_000,
-    );
+    let frames = limits.h2_control_frames_max;
+    faults.range("limits.h2_control_frames_max", frames, 10, 1_000_000);
     faults.range("limits.held_max", limits.held_max, 0, 1_000_000);
     let head = faults.size(
         "limits.head_bytes_max",
