@@ -166,21 +166,34 @@ impl Number {
     }
 }
 
-/// The descriptors that stay open.
+/// The descriptors that stay open: copies, because a task beside us may close its own at any moment, as
+/// when a child and its scribe end.
 #[derive(Debug, Default)]
-pub(crate) struct Descriptors(Vec<RawFd>);
+pub(crate) struct Descriptors {
+    kept: Vec<OwnedFd>,
+    /// Why one could not be copied; then there is no exec.
+    failed: Option<io::Error>,
+}
 
 impl Descriptors {
-    /// `descriptor` must stay open until the exec.
+    /// The number of the copy.
     pub(crate) fn keep(&mut self, descriptor: &impl AsFd) -> Number {
-        let number = descriptor.as_fd().as_raw_fd();
-        self.0.push(number);
-        Number(number)
+        match rustix::io::fcntl_dupfd_cloexec(descriptor, 3) {
+            Ok(copy) => {
+                let number = copy.as_raw_fd();
+                self.kept.push(copy);
+                Number(number)
+            }
+            Err(error) => {
+                self.failed = Some(error.into());
+                Number(-1)
+            }
+        }
     }
 
     fn close_on_exec(&self, flags: FdFlags) -> io::Result<()> {
-        for number in &self.0 {
-            rustix::io::fcntl_setfd(borrow(*number), flags)?;
+        for copy in &self.kept {
+            rustix::io::fcntl_setfd(copy, flags)?;
         }
         Ok(())
     }
@@ -199,8 +212,11 @@ fn borrow(number: RawFd) -> BorrowedFd<'static> {
 pub(crate) fn become_program(
     program: &std::path::Path,
     arguments: &[OsString],
-    descriptors: &Descriptors,
+    mut descriptors: Descriptors,
 ) -> io::Error {
+    if let Some(error) = descriptors.failed.take() {
+        return error;
+    }
     let words =
         std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
     let words: Result<Vec<CString>, _> = words.map(|word| CString::new(word.as_bytes())).collect();
@@ -274,8 +290,9 @@ mod tests {
         let (reader, mut writer) = io::pipe().unwrap();
         let mut descriptors = Descriptors::default();
         let number = descriptors.keep(&reader);
-        // As if an exec lay between.
-        std::mem::forget(reader);
+        // Closed here, and as if an exec lay between.
+        drop(reader);
+        std::mem::forget(descriptors);
         writer.write_all(b"x").unwrap();
         let mut taken = File::from(number.take().unwrap());
         let mut text = [0];

@@ -264,6 +264,10 @@ fn a_scribe_that_dies_is_replaced_and_no_line_is_lost() {
 fn a_scribe_ends_with_its_child_and_not_by_a_signal_to_all() {
     let mut installation = Installation::start(vec![counter("counter", "sleep 0.01")]);
     let scribe = scribe(&installation, "counter");
+    // From before its first line on it ignores them; killed earlier, it would be replaced.
+    until("it writes", || {
+        (last_number(&installation, "counter") > 0).then_some(())
+    });
     for kind in [Signal::TERM, Signal::INT, Signal::HUP] {
         signal(scribe, kind);
     }

@@ -116,7 +116,7 @@ impl Supervisor {
                 let number = descriptors.keep(&file).value().to_string();
                 arguments.extend([FLAG.into(), number.into()]);
                 let family = &self.spawner.family;
-                family.without_starts(|| become_program(&program, &arguments, &descriptors))
+                family.without_starts(|| become_program(&program, &arguments, descriptors))
             }
             Err(error) => error,
         };
