@@ -4,8 +4,8 @@ use chassis::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    completion, configuration, doctor, down, drill, gateway, load, logs, output, prepare_db,
-    reference, restart, run_server, start, status, stop, supervise, up,
+    completion, configuration, doctor, down, drill, gateway, inspect, load, logs, output,
+    prepare_db, reference, restart, run_server, start, status, stop, supervise, up,
 };
 
 /// A highly available home for a flaky service.
@@ -45,6 +45,8 @@ enum Command {
     Gateway(gateway::Arguments),
     /// Keep processes alive
     Supervise(supervise::Arguments),
+    /// Watch a program for some seconds and tell what it wants and cannot get
+    Inspect(inspect::Arguments),
     #[command(hide = true)]
     Launch(supervise::LaunchArguments),
     /// Send requests at a fixed rate and report latency and failures
@@ -96,6 +98,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::RunServer(arguments) => run_server::run(arguments),
         Command::Gateway(arguments) => gateway::run(arguments),
         Command::Supervise(arguments) => supervise::run(arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Launch(arguments) => supervise::launch(&arguments),
         Command::Drill(arguments) => drill::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),

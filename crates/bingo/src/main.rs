@@ -8,6 +8,7 @@ mod doctor;
 mod down;
 mod drill;
 mod gateway;
+mod inspect;
 mod load;
 mod log_file;
 mod logs;

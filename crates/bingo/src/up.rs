@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chassis::config::parse_duration;
+use chassis::config::{format_duration, parse_duration};
 use chassis::{Exit, Failure};
-use local::{Layout, Options, up};
+use local::{Exec, Layout, Options, up};
 
 use crate::postgres_url::PostgresUrl;
 use crate::runtime;
@@ -85,6 +85,12 @@ pub(crate) struct Shape {
     /// Announce bingo.local to the local network and put it into the certificate
     #[arg(long)]
     mdns: bool,
+    /// Program that the nodes run instead of ours, such as the vendor's: '/opt/bingo/bingo run_server'
+    #[arg(long, value_name = "CMD", conflicts_with = "faults")]
+    exec: Option<String>,
+    /// Age at which nodes are replaced [default: 18m for --exec and --faults lifetime, else never]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_age: Option<Duration>,
     /// Folder of PostgreSQL's binaries [default: searched for]
     #[arg(long, env = "BINGO_POSTGRES_BIN", value_name = "PATH")]
     postgres_bin: Option<PathBuf>,
@@ -101,11 +107,15 @@ impl Shape {
 
     /// Fails on a database that cannot be meant.
     pub(crate) fn options(&self) -> Result<Options, Failure> {
-        Ok(self.options_with(self.database()?.as_ref()))
+        self.options_with(self.database()?.as_ref())
     }
 
-    fn options_with(&self, database: Option<&PostgresUrl>) -> Options {
-        Options {
+    fn options_with(&self, database: Option<&PostgresUrl>) -> Result<Options, Failure> {
+        let exec = self.exec.as_deref().map(|command| {
+            let port = node::port_of(&self.email);
+            Exec::new(command, port, node::log_folder_of(&self.email))
+        });
+        Ok(Options {
             bind: if self.bind.is_empty() {
                 loopback()
             } else {
@@ -130,7 +140,9 @@ impl Shape {
                 .postgres_bin
                 .as_ref()
                 .map(|path| path.display().to_string()),
-        }
+            exec: exec.transpose()?,
+            max_age: self.max_age.map(format_duration),
+        })
     }
 }
 
@@ -215,7 +227,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let database = shape.database()?;
     let request = up::Request {
         layout: place.layout()?,
-        options: shape.options_with(database.as_ref()),
+        options: shape.options_with(database.as_ref())?,
         existing: database.map(existing).transpose()?,
         node_log: crate::log_file::expected(&shape.email),
         detach,

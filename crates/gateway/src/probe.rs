@@ -124,7 +124,10 @@ async fn ask(node: &Node, path: &str, connection: &mut Option<Connection>) -> Pr
             let draining = state.is_some_and(|state| state == "draining");
             let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
             match body.collect().await {
-                Ok(_) if status == StatusCode::OK => Probed::Good,
+                // Busy is not sick: it is at work, and may take up to a limit of its own.
+                Ok(_) if matches!(status, StatusCode::OK | StatusCode::TOO_MANY_REQUESTS) => {
+                    Probed::Good
+                }
                 Ok(_) if draining => Probed::Draining,
                 Ok(_) => Probed::BadStatus,
                 Err(_) => Probed::Unreachable,

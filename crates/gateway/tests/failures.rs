@@ -258,6 +258,15 @@ async fn a_node_that_does_not_answer_costs_a_504_and_is_told_its_time() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_too_much_to_do_to_answer_a_probe_is_alive() {
+    let (one, _two, gateway) = two_nodes().await;
+    one.answer_probes(answer("500 Internal Server Error", "", "I feel bad"));
+    gateway.node_is("node-1", "ejected").await;
+    one.answer_probes(answer("429 Too Many Requests", "", "Too many requests"));
+    gateway.node_is("node-1", "healthy").await;
+}
+
+#[tokio::test]
 async fn a_draining_node_is_out_of_rotation_without_being_ejected() {
     let (one, _two, gateway) = two_nodes().await;
     one.answer_probes(answer(

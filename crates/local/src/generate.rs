@@ -10,6 +10,7 @@ use private_postgres::Account;
 use serde_json::{Value, json};
 
 use crate::database::Database;
+use crate::exec::{self, Exec};
 use crate::layout::{Layout, write_file};
 use crate::options::Options;
 
@@ -42,7 +43,13 @@ impl Ports {
     pub fn deal(options: &Options, chosen: &[u16]) -> Self {
         let mut chosen = chosen.iter().copied();
         let postgres = chosen.next().unwrap_or_default();
-        let nodes = chosen.by_ref().take(options.nodes.into()).collect();
+        let mut nodes: Vec<u16> = chosen.by_ref().take(options.nodes.into()).collect();
+        // The only copy of a program whose port nobody chooses.
+        let fixed = options.exec.as_ref().and_then(Exec::fixed_port);
+        nodes
+            .iter_mut()
+            .zip(fixed)
+            .for_each(|(port, fixed)| *port = fixed);
         let node_admins = chosen.by_ref().take(options.nodes.into()).collect();
         let gateway_admins = chosen.take(options.gateways.into()).collect();
         Self {
@@ -72,9 +79,19 @@ pub(crate) fn write_all(subject: &Subject<'_>) -> Result<(), Failure> {
     let layout = subject.layout;
     write(&layout.gateway_config(), &gateway(subject))?;
     for number in 1..=subject.options.nodes {
-        write(&layout.node_config(number), &yaml(&node(subject, number))?)?;
+        write_node(subject, number)?;
     }
     write(&layout.supervisor_config(), &yaml(&supervisor(subject))?)
+}
+
+/// The files of one node.
+pub(crate) fn write_node(subject: &Subject<'_>, number: u16) -> Result<(), Failure> {
+    let path = subject.layout.node_config(number);
+    write(&path, &yaml(&node(subject, number))?)?;
+    match &subject.options.exec {
+        Some(exec) => exec::write(subject, exec, number),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
@@ -142,6 +159,10 @@ fn gateway(subject: &Subject<'_>) -> String {
     let policies = GATEWAY_EXAMPLE
         .find("\nprobe:")
         .map_or("", |at| &GATEWAY_EXAMPLE[at..]);
+    let policies = match options.exec {
+        Some(_) => exec::policies(policies, options.gateways),
+        None => policies.to_owned(),
+    };
     format!("{}{policies}", yaml(&head).unwrap_or_default())
 }
 
@@ -237,6 +258,9 @@ fn prepare_db(subject: &Subject<'_>) -> Value {
 }
 
 pub(crate) fn node_process(subject: &Subject<'_>, number: u16) -> Value {
+    if let Some(exec) = &subject.options.exec {
+        return exec::process(subject, exec, number);
+    }
     let index = usize::from(number) - 1;
     let listen = subject.ports.nodes.get(index).copied().unwrap_or_default();
     let admin = subject
@@ -259,7 +283,8 @@ pub(crate) fn node_process(subject: &Subject<'_>, number: u16) -> Value {
     let ages = faults
         .iter()
         .any(|name| name == "vendor" || name == "lifetime");
-    let max_age = ages.then_some(MAX_AGE_OF_MORTALS);
+    let mortal = ages.then_some(MAX_AGE_OF_MORTALS);
+    let max_age = subject.options.max_age.as_deref().or(mortal);
     let log_folder = subject.node_log.and_then(Path::parent);
     let logs = subject
         .node_log
@@ -342,7 +367,7 @@ fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
 }
 
 /// Only root can start a child as somebody else.
-fn user(subject: &Subject<'_>) -> Option<String> {
+pub(crate) fn user(subject: &Subject<'_>) -> Option<String> {
     rustix::process::geteuid()
         .is_root()
         .then(|| subject.account.name.clone())

@@ -106,6 +106,16 @@ impl Layout {
         self.config().join("gateway.yaml")
     }
 
+    /// What the copy of a program that is not ours looks for; it holds a password.
+    pub fn exec_config(&self, number: u16) -> PathBuf {
+        self.run().join(format!("exec/node-{number}.yaml"))
+    }
+
+    /// Where such a copy writes its own log.
+    pub fn exec_logs(&self, number: u16) -> PathBuf {
+        self.logs().join(format!("exec/node-{number}"))
+    }
+
     pub fn node_config(&self, number: u16) -> PathBuf {
         self.config().join(format!("node-{number}.yaml"))
     }
@@ -166,7 +176,7 @@ impl Layout {
 
 /// Makes a folder and those above it that are missing. Modes given to mkdir(2) are cut by the umask,
 /// a strict one of which would lock the children out: they are set again.
-fn folder(path: &Path, mode: u32) -> io::Result<()> {
+pub(crate) fn folder(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use supervisor::launch::SCRIBE;
-use supervisor::{ProcessState, ProcessStatus};
+use supervisor::{PORTER, ProcessState, ProcessStatus};
 
 use crate::layout::Layout;
 
@@ -70,6 +70,13 @@ fn role(layout: &Layout, arguments: &[&Path]) -> Option<&'static str> {
     let is_scribe = arguments.windows(2).any(|pair| {
         matches!(pair, [word, file] if *word == Path::new(SCRIBE) && file.parent() == Some(&logs))
     });
+    // What a porter puts in other places lies in this folder; with it ends what it stands before.
+    let is_porter = arguments.windows(2).any(|pair| {
+        matches!(pair, [word, file] if *word == Path::new(PORTER) && file.starts_with(layout.run()))
+    });
+    if is_porter {
+        return Some("process");
+    }
     if is_scribe {
         return Some(SCRIBE);
     }
@@ -125,6 +132,10 @@ mod tests {
         let scribe = |path| ["/proc/self/exe", "launch", "--", "scribe", path];
         assert_eq!(case(&scribe("/srv/one/logs/node-1.log")), Some("scribe"));
         assert_eq!(case(&scribe("/srv/two/logs/node-1.log")), None);
+        let porter = |path| ["/proc/self/exe", "launch", "--", "porter", path];
+        let config = "/srv/one/run/exec/node-1.yaml";
+        assert_eq!(case(&porter(config)), Some("process"));
+        assert_eq!(case(&porter("/srv/two/run/exec/node-1.yaml")), None);
         assert_eq!(case(&["vim", "/srv/one/config/node-1.yaml"]), None);
         assert_eq!(case(&["postgres", "-D", "/srv/one/postgres2"]), None);
     }

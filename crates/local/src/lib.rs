@@ -10,6 +10,7 @@ mod database;
 pub mod doctor;
 pub mod down;
 mod error;
+mod exec;
 mod generate;
 mod layout;
 mod leftovers;
@@ -25,5 +26,6 @@ pub mod up;
 mod watch;
 
 pub use authority::authority;
+pub use exec::Exec;
 pub use layout::Layout;
 pub use options::{Options, mask_url};

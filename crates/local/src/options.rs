@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::exec::Exec;
+
 /// The flags of `bingo up` that shape an installation (interfaces.md "`bingo up`"). Flags that only
 /// shape the call (`--detach`, `--timeout`, `--yes`, `--dir`) are not here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,12 @@ pub struct Options {
     pub mdns: bool,
     /// Folder of PostgreSQL's binaries; `None`: searched for.
     pub postgres_bin: Option<String>,
+    /// The program that the nodes run instead of ours.
+    #[serde(default)]
+    pub exec: Option<Exec>,
+    /// The age at which nodes are replaced; `None`: only those that are known to die.
+    #[serde(default)]
+    pub max_age: Option<String>,
 }
 
 impl Options {
@@ -155,6 +163,8 @@ pub(crate) fn example() -> Options {
         domain: Vec::new(),
         mdns: false,
         postgres_bin: None,
+        exec: None,
+        max_age: None,
     }
 }
 

@@ -87,10 +87,16 @@ impl Waiting<'_> {
     pub(crate) fn upgrade(&self, binary: &Path, mut done: impl FnMut(&str)) -> Result<(), Failure> {
         self.upgrade_supervisor(binary, &mut done)?;
         let status = self.status("upgrade the processes that run")?;
+        // A program that is not ours has its own versions: `bingo restart --binary`.
+        let record = Record::read(self.layout);
+        let ours: &[&str] = match record.and_then(|record| record.options.exec) {
+            Some(_) => &["gateway"],
+            None => &["node", "gateway"],
+        };
         let others: Vec<&ProcessStatus> = status
             .processes
             .iter()
-            .filter(|process| matches!(process.role.as_str(), "node" | "gateway"))
+            .filter(|process| ours.contains(&process.role.as_str()))
             .filter(|process| process.pid.is_some_and(|pid| runs_another(pid, binary)))
             .collect();
         for process in &others {

@@ -13,6 +13,7 @@ use supervisor::control::Client;
 use supervisor::{ControlError, ProcessState, Status};
 
 use crate::database::{self, Database};
+use crate::exec::Exec;
 use crate::generate::{self, Ports, Subject};
 use crate::layout::{Layout, write_file};
 use crate::options::Options;
@@ -72,6 +73,10 @@ impl Scale<'_> {
             return Ok(());
         }
         let missing: Vec<u16> = (1..=wanted).filter(|n| !running.contains(n)).collect();
+        let loss = self.record.options.exec.as_ref().and_then(Exec::loss);
+        if let Some(loss) = loss.filter(|_| wanted > 1) {
+            return Err(Failure::configuration(ATTEMPTED, loss, "give --nodes 1"));
+        }
         if !missing.is_empty() {
             database::has_room(self.layout, wanted)?;
         }
@@ -176,11 +181,14 @@ impl Scale<'_> {
             self.pause()?;
         }
         for number in extra {
-            match std::fs::remove_file(self.layout.node_config(number)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(self.unwritable(error));
+            let layout = self.layout;
+            for path in [layout.node_config(number), layout.exec_config(number)] {
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(self.unwritable(error));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
             self.say(&format!("{} ended", name(number)));
         }
@@ -278,8 +286,7 @@ impl Scale<'_> {
             node_log: self.record.node_log.as_deref(),
         };
         let entries = new.iter().map(|number| {
-            let text = chassis::config::to_yaml(&generate::node(&subject, *number))?;
-            generate::write(&self.layout.node_config(*number), &text)?;
+            generate::write_node(&subject, *number)?;
             let entry = generate::node_process(&subject, *number);
             serde_json::from_value(entry).map_err(|error| unreadable(&error.to_string()))
         });

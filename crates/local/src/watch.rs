@@ -175,7 +175,7 @@ impl Watch<'_> {
             .collect()
     }
 
-    /// Whether the service answers `/ready` through the gateway.
+    /// Whether the service answers through the gateway.
     fn answers(&self) -> bool {
         let Some(record) = Record::read(self.layout) else {
             return false;
@@ -189,7 +189,12 @@ impl Watch<'_> {
             *ip
         };
         let address = SocketAddr::new(ip, record.options.http_port);
-        ask::get(address, "/ready").is_ok_and(|answer| answer.status == 200)
+        // Programs that are not ours know no /ready.
+        let path = match record.options.exec {
+            Some(_) => "/ping",
+            None => "/ready",
+        };
+        ask::get(address, path).is_ok_and(|answer| answer.status == 200)
     }
 
     fn failure(&self, now: &Installation, supervisor: Option<&mut Child>) -> Option<Failure> {
@@ -226,7 +231,7 @@ impl Watch<'_> {
 
     fn timed_out(&self, installation: &Installation) -> Failure {
         let why = match installation.reasons.as_slice() {
-            [] => "the gateway does not answer /ready".to_owned(),
+            [] => "no node answers through the gateway".to_owned(),
             reasons => reasons.join("; "),
         };
         Failure::run_time(

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 
+mod isolation;
 mod logs;
 mod privileges;
 
+pub use isolation::{Isolation, Mount, Reach, Serve};
 pub use logs::{LogFile, Logs};
 pub use privileges::{Limits, Privileges, SystemCalls};
 
@@ -56,6 +58,8 @@ pub struct Process {
     pub user: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privileges: Option<Privileges>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// Added to `PATH`, `HOME` and `LANG`; nothing else of our environment is passed on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
@@ -188,7 +192,7 @@ impl Default for Startup {
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Liveness {
-    /// `http://HOST:PORT/PATH`: good is an answer 2xx.
+    /// `http://HOST:PORT/PATH`: good is an answer 2xx, or 429: it is at work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
     /// With `http`: good is only an answer whose first 8 KiB hold this text as well.

@@ -17,6 +17,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Limits;
+use crate::plan::User;
 
 mod system_calls;
 
@@ -134,6 +135,15 @@ impl Confinement {
 }
 
 impl Identity {
+    /// The user with its own group alone.
+    pub(crate) fn of(user: &User) -> Self {
+        Self {
+            uid: user.uid,
+            gid: user.gid,
+            groups: Vec::new(),
+        }
+    }
+
     fn become_it(&self) -> io::Result<()> {
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));

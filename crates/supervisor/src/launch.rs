@@ -10,8 +10,8 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use chassis::Failure;
 use rustix::fs::Mode;
@@ -19,12 +19,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Logs;
 use crate::confine::Confinement;
+use crate::isolation::{self, Isolation};
 use crate::log_files::{self, Way};
+use crate::porter::{self, Charge};
 use crate::scribe;
 
 /// The way to this program that survives its replacement on disk and needs no right on the folders
 /// above it: the running image itself (proc(5), /proc/PID/exe).
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
+const ISOLATION_HELP: &str = "start as root, or allow users to make namespaces \
+                              (sysctl user.max_user_namespaces=10000)";
 
 /// The variable that holds `Orders`.
 pub(crate) const ORDERS: &str = "SUPERVISOR_ORDERS";
@@ -45,6 +50,10 @@ pub(crate) enum Task {
     /// Becomes the command.
     #[default]
     Command,
+    /// Stands before the command, which lives in namespaces of its own.
+    Porter(Box<Charge>),
+    /// Tries whether namespaces can be made.
+    Trial,
     Scribe(scribe::Settings),
     Rotate {
         path: PathBuf,
@@ -92,13 +101,25 @@ pub fn launch(command: &[OsString]) -> Failure {
     rustix::process::umask(match orders.task {
         // The group of the log folder's owner may read logs.
         Task::Scribe(_) => Mode::WGRP | Mode::XGRP | Mode::RWXO,
+        // The folders that it makes inside are for the process, which is somebody else.
+        Task::Porter(_) => Mode::WGRP | Mode::WOTH,
         _ => Mode::RWXG | Mode::RWXO,
     });
-    if let Err((step, error)) = orders.confinement.apply() {
+    // It gives up its rights when it has done what needs them.
+    let gives_up = !matches!(orders.task, Task::Porter(_) | Task::Trial);
+    if gives_up && let Err((step, error)) = orders.confinement.apply() {
         return failed(step, error);
     }
     match orders.task {
         Task::Command => failed("exec", become_command(program, arguments)),
+        Task::Porter(charge) => stand(*charge, &orders.confinement),
+        Task::Trial => match isolation::become_able()
+            .map_err(|error| ("make a namespace for a user".to_owned(), error))
+            .and_then(|()| Isolation::default().enter())
+        {
+            Ok(()) => std::process::exit(0),
+            Err((step, error)) => Failure::configuration(step, error, ISOLATION_HELP),
+        },
         Task::Scribe(settings) => {
             let attempted = format!("write the log {}", settings.path.display());
             finish(attempted, scribe::run(settings))
@@ -107,6 +128,39 @@ pub fn launch(command: &[OsString]) -> Failure {
             let attempted = format!("rotate the log {}", path.display());
             finish(attempted, log_files::rotate(&path, &limits, way))
         }
+    }
+}
+
+/// Whether this machine lets us isolate processes; None where it does, else why not. `program` is one
+/// that knows `launch`, this very one as a rule.
+pub fn cannot_isolate(program: &Path) -> Option<String> {
+    let orders = Orders {
+        confinement: Confinement::default(),
+        task: Task::Trial,
+    };
+    let tried = Command::new(program)
+        .args(["launch", "--", "trial"])
+        .env(ORDERS, orders.to_text())
+        .stdin(Stdio::null())
+        .output();
+    match tried {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let line = said.lines().next().unwrap_or_default();
+            Some(line.trim_start_matches("error: ").to_owned())
+        }
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn stand(charge: Charge, confinement: &Confinement) -> Failure {
+    let command = charge.command.join(" ");
+    let failed = porter::stand(charge, confinement);
+    let attempted = format!("start {command} isolated: {}", failed.step);
+    match failed.permanent {
+        true => Failure::configuration(attempted, failed.error, ISOLATION_HELP),
+        false => Failure::run_time(attempted, failed.error, "mend that; it is tried again"),
     }
 }
 

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::config::{self, Config, Liveness, Protocol, Restart, is_name_character};
 use crate::confine::Confinement;
+use crate::isolation::{self, Isolation};
 use crate::order;
 use crate::own_logs::{self, OwnLog};
 use crate::policy::memory::Limits;
@@ -41,6 +42,7 @@ pub(crate) struct Process {
     pub(crate) user: Option<User>,
     /// None: it keeps what its user may.
     pub(crate) confinement: Option<Confinement>,
+    pub(crate) isolation: Option<Isolation>,
     pub(crate) environment: BTreeMap<OsString, OsString>,
     pub(crate) working_folder: Option<PathBuf>,
     pub(crate) log_files: Vec<OwnLog>,
@@ -219,13 +221,7 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
             "use 1 to 64 letters, digits, `-`, `_`, `.`",
         );
     }
-    if process.command.first().is_none_or(String::is_empty) {
-        let help = "name the program and its arguments";
-        faults.add(&key("command"), "it is empty", help);
-    }
-    if process.command.iter().any(|part| part.contains('\0')) {
-        faults.add(&key("command"), "a part holds a zero byte", "remove it");
-    }
+    check_command(process, &key("command"), faults);
     check_environment(process, &key("environment"), faults);
     replacement::refuse_own_variables(&process.environment, &key("environment"), faults);
     let kind = kind_of(process);
@@ -241,6 +237,7 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
     let sockets = resolve_sockets(process, &key("sockets"), faults);
     let liveness = process.probes.liveness.as_ref();
     let confinement = privileges::resolve(process, user.as_ref(), &key("privileges"), faults);
+    let isolation = isolation::resolve(process, &key("isolation"), faults);
     let log_files = own_logs::resolve(process, &key("log_files"), faults);
     let probe = liveness.and_then(|l| resolve_probe(l, &key("probes.liveness"), faults));
     let (stop_signal_name, stop_signal) = resolve_signal(process, kind, &key("stop"), faults);
@@ -253,6 +250,7 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
         command: process.command.clone(),
         environment: environment(process, user.as_ref()),
         confinement,
+        isolation,
         user,
         working_folder: process.working_folder.clone(),
         log_files,
@@ -261,7 +259,7 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
             kind,
             restart: process.restart,
             probed: probe.is_some(),
-            notified: process.probes.startup.notify,
+            notified: replacement::tells(process),
             startup_timeout: process.probes.startup.timeout,
             fall: liveness.map_or(1, |liveness| liveness.fall),
             stop_timeout: process.stop.timeout,
@@ -278,6 +276,16 @@ fn check(process: &config::Process, faults: &mut Faults) -> Option<Process> {
         written: Box::new(process.clone()),
         needs_port: false,
     })
+}
+
+fn check_command(process: &config::Process, key: &str, faults: &mut Faults) {
+    if process.command.first().is_none_or(String::is_empty) {
+        let help = "name the program and its arguments";
+        faults.add(key, "it is empty", help);
+    }
+    if process.command.iter().any(|part| part.contains('\0')) {
+        faults.add(key, "a part holds a zero byte", "remove it");
+    }
 }
 
 fn check_environment(process: &config::Process, key: &str, faults: &mut Faults) {

@@ -4,7 +4,6 @@
 //!
 //! The prober judges nothing: it reports each round, together with how late its own timers were.
 
-use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,10 +80,16 @@ impl Prober {
                 authority,
                 path,
                 body,
-            } => match exchange(*address, authority, path, body.as_deref()).await {
-                Ok(answer) => read_answer(&answer, body.as_deref()),
-                Err(error) => silent(&error),
-            },
+            } => {
+                let asked = async {
+                    let stream = TcpStream::connect(address).await?;
+                    exchange(stream, authority, path, body.as_deref()).await
+                };
+                match asked.await {
+                    Ok(answer) => read_answer(&answer, body.as_deref()),
+                    Err(error) => silent(&error),
+                }
+            }
             Target::Tcp(address) => match TcpStream::connect(address).await {
                 Ok(_) => Outcome::Good,
                 Err(error) => silent(&error),
@@ -137,13 +142,12 @@ impl Drop for Running<'_> {
 }
 
 /// Reads until the end of a good answer's head where no text is expected, or of the whole of any other.
-async fn exchange(
-    address: SocketAddr,
+pub(crate) async fn exchange(
+    mut stream: TcpStream,
     authority: &str,
     path: &str,
     expected: Option<&str>,
 ) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
     let agent = chassis::PROBE_AGENT;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: {agent}\r\n\
@@ -176,21 +180,23 @@ fn is_whole(answer: &[u8], expected: Option<&str>) -> bool {
         return false;
     };
     let length = header(head, "content-length").and_then(|value| value.parse::<usize>().ok());
-    let suffices = is_good(head) && expected.is_none_or(|text| holds(body, text));
+    let suffices = is_good(head) && is_expected(head, body, expected);
     suffices || length.is_some_and(|length| body.len() >= length)
 }
 
-fn holds(body: &[u8], text: &str) -> bool {
-    String::from_utf8_lossy(body).contains(text)
+/// A refusal for want of time holds no text that could be expected.
+fn is_expected(head: &str, body: &[u8], expected: Option<&str>) -> bool {
+    let holds = |text| String::from_utf8_lossy(body).contains(text);
+    status(head) == Some(429) || expected.is_none_or(holds)
 }
 
-fn read_answer(answer: &[u8], expected: Option<&str>) -> Outcome {
+pub(crate) fn read_answer(answer: &[u8], expected: Option<&str>) -> Outcome {
     let Some((head, body)) = head(answer) else {
         return Outcome::Silent {
             why: "the connection was closed without an HTTP answer".to_owned(),
         };
     };
-    if is_good(head) && expected.is_none_or(|text| holds(body, text)) {
+    if is_good(head) && is_expected(head, body, expected) {
         return Outcome::Good;
     }
     let Some(status) = status(head) else {
@@ -212,8 +218,10 @@ fn read_answer(answer: &[u8], expected: Option<&str>) -> Outcome {
     }
 }
 
+/// Whoever says that it has too much to do (RFC 6585 section 4) is at work: another one in its place
+/// would have as much.
 fn is_good(head: &str) -> bool {
-    status(head).is_some_and(|status| (200..300).contains(&status))
+    status(head).is_some_and(|status| (200..300).contains(&status) || status == 429)
 }
 
 /// RFC 9112 section 4: `HTTP/1.1 200 OK`.
@@ -273,6 +281,13 @@ mod tests {
                 "{garbage:?}"
             );
         }
+    }
+
+    #[test]
+    fn one_that_has_too_much_to_do_is_well() {
+        let answer = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\nno";
+        assert_eq!(read_answer(answer, None), Outcome::Good);
+        assert_eq!(read_answer(answer, Some("pong")), Outcome::Good);
     }
 
     #[test]

@@ -14,9 +14,12 @@ use tokio::process::{Child, Command};
 
 use crate::capture::Capture;
 use crate::config::Logs;
+use crate::confine::Identity;
 use crate::family::Family;
+use crate::isolation::Isolation;
 use crate::launch::{ORDERS, Orders, Task};
 use crate::plan::{Process, log_path};
+use crate::porter::{Charge, PORTER};
 use crate::scribe;
 use crate::sockets::Sockets;
 
@@ -60,7 +63,10 @@ impl Spawner {
     }
 
     fn try_start(&self, process: &Process) -> io::Result<Started> {
-        let mut command = command(&self.launcher, process, &process.command);
+        let mut command = match &process.isolation {
+            Some(isolation) => isolated(&self.launcher, process, isolation),
+            None => command(&self.launcher, process, &process.command),
+        };
         self.hand_down(process, &mut command)?;
         let capture = self.capture(process, &mut command)?;
         let (child, pid) = self.family.spawn(&mut command)?;
@@ -138,6 +144,28 @@ pub(crate) fn command(launcher: &[OsString], process: &Process, words: &[String]
         confinement: confinement.unwrap_or_default(),
     };
     launched(launcher, process, words, &orders)
+}
+
+/// A process behind its porter, which makes its namespaces as whoever we are and gives that up then.
+fn isolated(launcher: &[OsString], process: &Process, isolation: &Isolation) -> Command {
+    let mut confinement = process.confinement.clone().unwrap_or_default();
+    if confinement.identity.is_none() {
+        confinement.identity = process.user.as_ref().map(Identity::of);
+    }
+    let text = |word: &OsString| word.to_string_lossy().into_owned();
+    let sources = isolation.mounts.iter().map(|mount| &mount.source);
+    let mut words = vec![PORTER.to_owned()];
+    words.extend(sources.map(|path| path.display().to_string()));
+    let charge = Charge {
+        isolation: isolation.clone(),
+        launcher: launcher.iter().map(text).collect(),
+        command: process.command.clone(),
+    };
+    let orders = Orders {
+        task: Task::Porter(Box::new(charge)),
+        confinement,
+    };
+    launched(launcher, process, &words, &orders)
 }
 
 /// The same, by way of `launch`.

@@ -4,7 +4,8 @@ use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::Check;
+use super::{Check, Subject};
+use crate::exec::Exec;
 
 /// Below this the full data set and two of everything do not fit.
 const MEMORY_MIN: u64 = 1 << 30;
@@ -88,7 +89,10 @@ pub(super) fn open_files() -> Check {
     }
 }
 
-pub(super) fn namespaces() -> Check {
+pub(super) fn namespaces(subject: &Subject<'_>) -> Check {
+    if let Some(exec) = &subject.options.exec {
+        return for_exec(exec, subject.options.nodes);
+    }
     let count = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
     if rustix::process::geteuid().is_root() {
         Check::ok("namespaces", "root may make them")
@@ -100,6 +104,20 @@ pub(super) fn namespaces() -> Check {
             "users may not make them: no fault drills on the network, one vendor copy at most",
             "sysctl user.max_user_namespaces=10000",
         )
+    }
+}
+
+/// Whether as many copies can run as are asked for.
+fn for_exec(exec: &Exec, nodes: u16) -> Check {
+    const REMEDY: &str = "start as root, or allow users to make namespaces: sysctl \
+                          user.max_user_namespaces=10000";
+    match exec.loss() {
+        None => Check::ok("namespaces", "each copy gets its own"),
+        Some(loss) if nodes == 1 => Check::warning("namespaces", loss, REMEDY),
+        Some(loss) => {
+            let remedy = format!("{REMEDY}; or give --nodes 1 for the one copy");
+            Check::failed("namespaces", loss, remedy)
+        }
     }
 }
 

@@ -89,7 +89,7 @@ pub fn examine(subject: &Subject<'_>) -> Vec<Check> {
         machine::memory(),
         machine::clock(),
         machine::open_files(),
-        machine::namespaces(),
+        machine::namespaces(subject),
         machine::cgroups(),
         machine::landlock(),
         machine::ipv6(),

@@ -40,10 +40,19 @@ pub(super) fn account_and_access(subject: &Subject<'_>) -> Vec<Check> {
         None => writable(subject, &account),
         Some(closed) => closed_to(&account, "folder", root, &closed),
     });
-    if let Ok(binary) = std::env::current_exe() {
-        checks.push(match access::first_closed(&binary, &account) {
-            None => Check::ok("binary", binary.display().to_string()),
-            Some(closed) => closed_to(&account, "binary", &binary, &closed),
+    let exec = subject.options.exec.as_ref();
+    let programs = [
+        ("binary", std::env::current_exe().ok()),
+        (
+            "program of --exec",
+            exec.map(|exec| exec.program().to_owned()),
+        ),
+    ];
+    for (name, program) in programs {
+        let Some(program) = program else { continue };
+        checks.push(match access::first_closed(&program, &account) {
+            None => Check::ok(name, program.display().to_string()),
+            Some(closed) => closed_to(&account, name, &program, &closed),
         });
     }
     checks

@@ -35,7 +35,7 @@ pub(super) fn check(process: &config::Process, kind: Kind, faults: &mut Faults) 
         faults.add(&key("max_age"), "it is zero", "write one like 12h");
     }
     let liveness = process.probes.liveness.as_ref();
-    let told_apart = process.probes.startup.notify
+    let told_apart = tells(process)
         || liveness.is_none_or(|liveness| {
             let texts = [&liveness.http, &liveness.tcp].into_iter().flatten();
             let words = liveness.command.iter().flatten();
@@ -58,6 +58,12 @@ pub(super) fn check(process: &config::Process, kind: Kind, faults: &mut Faults) 
     })
 }
 
+/// Whether somebody tells that it serves: the process itself, or its porter.
+pub(super) fn tells(process: &config::Process) -> bool {
+    let isolation = process.isolation.as_ref();
+    process.probes.startup.notify || isolation.is_some_and(|isolation| isolation.serve.is_some())
+}
+
 /// The entry with `{port}` filled in; None where it is nowhere.
 pub(super) fn at_port(process: &config::Process, port: u16) -> Option<config::Process> {
     let mut at = process.clone();
@@ -73,6 +79,11 @@ pub(super) fn at_port(process: &config::Process, port: u16) -> Option<config::Pr
     at.environment.values_mut().for_each(&mut fill);
     at.listen.iter_mut().for_each(&mut fill);
     at.metrics.iter_mut().for_each(&mut fill);
+    if let Some(isolation) = &mut at.isolation
+        && let Some(serve) = &mut isolation.serve
+    {
+        fill(&mut serve.listen);
+    }
     if let Some(liveness) = &mut at.probes.liveness {
         liveness.http.iter_mut().for_each(&mut fill);
         liveness.tcp.iter_mut().for_each(&mut fill);
