@@ -92,6 +92,7 @@ pub async fn run(
     effort: &Effort,
     progress: impl FnMut(Progress),
 ) -> Result<Outcome, Error> {
+    let _alone = installation.lock()?;
     undo::put_back(&installation.folder);
     let status = installation.ready(READY_WITHIN).await?;
     let mut outcome = Outcome {

@@ -77,7 +77,7 @@ pub(crate) enum Next {
 
 /// A request may be unlucky with one node after another, but not for ever. What kills nodes is no matter
 /// of luck, and for `suspects` to find out.
-const REPEATS_MAX: u32 = 2;
+const REPEATS_MAX: u32 = 5;
 /// With less than this left another attempt cannot end in time.
 const REMAINING_MIN: Duration = Duration::from_millis(5);
 

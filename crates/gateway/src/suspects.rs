@@ -309,16 +309,23 @@ impl<N: Copy + PartialEq> Suspects<N> {
         }
     }
 
-    /// Takes a conviction back, and a suspicion; a trial that runs goes on. False where there was none.
+    /// Clears the suspects of nodes that are no more: their trial can never be.
+    pub(crate) fn clear_of_removed(&mut self, exists: impl Fn(N) -> bool) {
+        self.suspects
+            .retain(|_, suspect| suspect.on_trial || exists(suspect.node));
+    }
+
+    /// Takes a conviction back, and a suspicion, another gateway's too; a trial that runs goes on. False
+    /// where there was none.
     pub(crate) fn lift(&mut self, who: Fingerprint) -> bool {
         self.hangs.remove(&who);
-        self.others.remove(&who);
+        let elsewhere = self.others.remove(&who).is_some();
         let suspect = self.suspects.get(&who);
         let dropped = suspect.is_some_and(|suspect| !suspect.on_trial);
         if dropped {
             self.suspects.remove(&who);
         }
-        self.convictions.remove(&who).is_some() || dropped
+        self.convictions.remove(&who).is_some() || dropped || elsewhere
     }
 
     /// The conviction of a fingerprint.

@@ -57,6 +57,9 @@ enum Phase {
         /// It need not tell that it serves, or has told.
         told: bool,
         last: Option<String>,
+        /// So often in a row it answered badly since it told.
+        #[serde(default)]
+        sick: u32,
     },
     Running {
         failures: u32,
@@ -258,6 +261,7 @@ impl Machine {
                 deadline: (kind == Kind::Service).then(|| now + self.rules.startup_timeout),
                 told: !self.rules.notified,
                 last: None,
+                sick: 0,
             },
         };
         vec![Action::Start]

@@ -82,6 +82,20 @@ impl Installation {
         })
     }
 
+    /// One drill at a time, until the file is dropped.
+    pub(super) fn lock(&self) -> Result<std::fs::File, Error> {
+        let path = self.folder.join("run/drill.lock");
+        let fault = |why: String| self.fault("lock it for this drill", why);
+        let file = std::fs::File::create(&path).map_err(|error| {
+            let shown = path.display();
+            fault(format!("{shown}: {error}; is an installation there?"))
+        })?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(_) => Err(fault("another drill runs".to_owned())),
+        }
+    }
+
     /// Waits until it is ready.
     ///
     /// # Errors

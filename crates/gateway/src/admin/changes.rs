@@ -58,7 +58,7 @@ pub(super) async fn set_state(shared: &Shared, name: &str, body: Incoming) -> An
     }
 }
 
-/// Takes a conviction back.
+/// Takes a conviction back, or a suspicion.
 pub(super) fn lift(shared: &Shared, who: &str) -> Answer {
     let who = Fingerprint::parse(who);
     if who.is_some_and(|who| shared.quarantine.lift(shared, who)) {
@@ -66,7 +66,8 @@ pub(super) fn lift(shared: &Shared, who: &str) -> Answer {
         answer.headers_mut().remove(header::CONTENT_TYPE);
         return answer;
     }
-    let detail = "nobody with this fingerprint is convicted; /api/v1/quarantine lists who is";
+    let detail = "nobody with this fingerprint is convicted or suspected; /api/v1/quarantine lists \
+                  who is";
     problem(StatusCode::NOT_FOUND, "not-quarantined", detail)
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Page {
     pub(super) convicted: BTreeMap<Fingerprint, Conviction>,
     /// By others.
     pub(super) suspected: BTreeMap<Fingerprint, Instant>,
+    /// Own suspects that were lifted at another gateway.
+    pub(super) lifted: Vec<Fingerprint>,
 }
 
 /// The file.
@@ -92,21 +94,46 @@ impl Writer {
         told: &[Told],
     ) -> io::Result<Option<Page>> {
         let again = !own.is_empty() && self.wrote.elapsed() >= AGAIN;
+        let mut lifted = Vec::new();
         let book = if told.is_empty() && own == self.own && !again {
             let now = stamp(path)?;
             if now == self.seen {
                 return Ok(None);
             }
             self.seen = now;
-            read(path)?
+            let book = read(path)?;
+            lifted = self.lifted(&book);
+            self.own.retain(|who| !lifted.contains(who));
+            book
         } else {
-            let book = change(path, |book| self.write(book, own, told))?;
-            own.clone_into(&mut self.own);
+            let mut left = own.to_vec();
+            let book = change(path, |book| {
+                lifted = self.lifted(book);
+                left.retain(|who| !lifted.contains(who));
+                self.write(book, &left, told);
+            })?;
+            self.own = left;
             self.wrote = Instant::now();
             self.seen = stamp(path)?;
             book
         };
-        Ok(Some(self.page(book)))
+        Ok(Some(Page {
+            lifted,
+            ..self.page(book)
+        }))
+    }
+
+    /// Those that this gateway wrote and another one has struck out.
+    fn lifted(&self, book: &Book) -> Vec<Fingerprint> {
+        let Some(entry) = book.suspected.get(&self.name) else {
+            // It has expired, or the file is new.
+            return Vec::new();
+        };
+        let struck = self.own.iter();
+        struck
+            .filter(|who| !entry.fingerprints.contains(who))
+            .copied()
+            .collect()
     }
 
     fn write(&self, book: &mut Book, own: &[Fingerprint], told: &[Told]) {
@@ -123,6 +150,9 @@ impl Writer {
                 }
                 Told::Lifted(who) => {
                     book.convicted.remove(who);
+                    for entry in book.suspected.values_mut() {
+                        entry.fingerprints.retain(|one| one != who);
+                    }
                 }
             }
         }
@@ -161,6 +191,7 @@ impl Writer {
         Page {
             convicted: convicted.collect(),
             suspected: each.collect(),
+            lifted: Vec::new(),
         }
     }
 }
@@ -226,4 +257,26 @@ fn stamp(path: &Path) -> io::Result<Option<(i64, i64, u64, u64)>> {
 
 fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspicion_that_another_gateway_lifts_comes_back_to_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quarantine.json");
+        let [one, two] = ["a1", "b2"].map(|text| Fingerprint::parse(&text.repeat(16)).unwrap());
+        let (mut owner, mut other) = (Writer::default(), Writer::default());
+        other.name = "another".to_owned();
+        let page = owner.exchange(&path, &[one, two], &[]).unwrap().unwrap();
+        assert!(page.lifted.is_empty());
+        let page = other.exchange(&path, &[], &[]).unwrap().unwrap();
+        assert_eq!(page.suspected.len(), 2);
+        other.exchange(&path, &[], &[Told::Lifted(one)]).unwrap();
+        let page = owner.exchange(&path, &[one, two], &[]).unwrap().unwrap();
+        assert_eq!(page.lifted, [one]);
+        assert!(owner.exchange(&path, &[two], &[]).unwrap().is_none());
+    }
 }

@@ -243,6 +243,9 @@ impl Quarantine {
         match writer.exchange(path, &own, &told) {
             Ok(Some(page)) => {
                 let mut suspects = self.lock();
+                for who in page.lifted {
+                    suspects.lift(who);
+                }
                 suspects.agree(page.convicted, page.suspected);
                 // Told since the page was read.
                 for told in self.untold().iter() {
@@ -302,6 +305,11 @@ pub(crate) async fn share(shared: Arc<Shared>) {
         let quarantine = &shared.quarantine;
         // Out of time is as good as told: others may have written.
         let _ = tokio::time::timeout(LOOK, quarantine.changed.notified()).await;
+        if !quarantine.is_calm() {
+            let live = shared.live();
+            let exists = |id| live.nodes.by_id(id).is_some();
+            quarantine.lock().clear_of_removed(exists);
+        }
         let Some(path) = book(&shared) else {
             quarantine.untold().clear();
             let mut suspects = quarantine.lock();

@@ -187,3 +187,25 @@ fn suspects_and_convictions_are_bounded() {
     assert_eq!(suspects.convicted().count(), CONVICTIONS_MAX);
     assert!(suspects.is_full());
 }
+
+#[test]
+fn a_suspect_whose_node_was_removed_is_free_again() {
+    let now = Instant::now();
+    let mut suspects = accused(2, false, now);
+    suspects.clear_of_removed(|_| true);
+    assert_eq!(suspects.suspected().count(), 2);
+    suspects.clear_of_removed(|_| false);
+    assert!(suspects.is_calm());
+    assert_eq!(ask(&mut suspects, 1, now, false), Standing::Free);
+}
+
+#[test]
+fn the_suspicion_of_another_gateway_can_be_lifted_here() {
+    let now = Instant::now();
+    let mut suspects = Suspects::<u8>::default();
+    let until = now + Duration::from_secs(5);
+    suspects.agree(BTreeMap::new(), [(who(2), until)].into());
+    assert!(suspects.lift(who(2)));
+    assert!(!suspects.lift(who(2)));
+    assert_eq!(ask(&mut suspects, 2, now, true), Standing::Free);
+}

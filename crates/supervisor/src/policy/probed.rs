@@ -28,10 +28,12 @@ impl Machine {
                 } else {
                     format!("probe {status}: {body}")
                 };
-                self.failed_probe(now, text)
+                self.failed_probe(now, text, true)
             }
             Outcome::Silent { .. } if late => Vec::new(),
-            Outcome::Silent { why } => self.failed_probe(now, format!("probe timeout: {why}")),
+            Outcome::Silent { why } => {
+                self.failed_probe(now, format!("probe timeout: {why}"), false)
+            }
         }
     }
 
@@ -50,9 +52,19 @@ impl Machine {
         Vec::new()
     }
 
-    fn failed_probe(&mut self, now: Moment, text: String) -> Vec<Action> {
+    /// `is_sick`: it answered, and badly.
+    fn failed_probe(&mut self, now: Moment, text: String, is_sick: bool) -> Vec<Action> {
         match &mut self.phase {
-            Phase::Starting { last, .. } => {
+            Phase::Starting {
+                last, told, sick, ..
+            } => {
+                // One that has said that it serves has started: it may turn sick before it was ever seen
+                // well, by a request that waited for it.
+                let counts = is_sick && *told && self.rules.notified;
+                *sick = if counts { sick.saturating_add(1) } else { 0 };
+                if *sick >= self.rules.fall.max(1) {
+                    return self.kill_sick(now, text);
+                }
                 *last = Some(text);
                 Vec::new()
             }

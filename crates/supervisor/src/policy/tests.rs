@@ -384,6 +384,32 @@ fn one_that_tells_by_itself_is_healthy_only_after_it_told_and_was_probed() {
 }
 
 #[test]
+fn one_that_told_and_answers_badly_is_not_given_its_whole_start() {
+    let mut rules = rules(Kind::Service);
+    rules.notified = true;
+    let fall = rules.fall;
+    let mut machine = Machine::new(rules);
+    let sick = || {
+        round(Outcome::Bad {
+            status: 500,
+            body: "I feel bad".to_owned(),
+        })
+    };
+    machine.on(ms(0), Event::Release, HALF);
+    for _ in 0..10 {
+        assert_eq!(machine.on(ms(5), sick(), HALF), [], "it has yet to tell");
+    }
+    machine.on(ms(10), Event::Ready, HALF);
+    for _ in 1..fall {
+        assert_eq!(machine.on(ms(20), sick(), HALF), []);
+    }
+    assert_eq!(machine.on(ms(30), sick(), HALF), [Action::Kill]);
+    machine.on(ms(40), exit(137), HALF);
+    let reason = Some("probe 500: I feel bad");
+    assert_eq!(machine.last_restart_reason(), reason);
+}
+
+#[test]
 fn deadlines_move_on_by_the_time_that_the_supervisor_stood_still() {
     let mut starting = Machine::new(rules(Kind::Service));
     starting.on(ms(0), Event::Release, HALF);
