@@ -32,9 +32,9 @@ use crate::worker::Worker;
 const MEMORY_BYTES: usize = 1024 * 1024;
 /// All spools of a gateway together have so much in memory; beyond it an answer goes to its file from
 /// its first byte, so that clients that read nothing cost disk and no memory.
-const MEMORY_BYTES_ALL: u64 = 4 * 1024 * 1024;
+const MEMORY_BYTES_ALL: u64 = 8 * 1024 * 1024;
 /// What is written to the file, and read from it, at once.
-const PIECE_BYTES: usize = 24 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
 /// How often a silent node is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 

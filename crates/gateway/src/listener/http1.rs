@@ -22,9 +22,8 @@ use crate::handle::{Client, handle};
 use crate::valid::ValidLimits;
 use crate::worker::Worker;
 
-/// Most that hyper buffers of one connection in each direction: what a client that reads nothing costs,
-/// with one piece of a spool. Too low: more system calls for each answer.
-const BUFFER_BYTES_MAX: usize = 24 * 1024;
+/// Most that hyper buffers of one connection in each direction.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// For the answer to a head that came too late.
 const LATE_TIMEOUT: Duration = Duration::from_secs(1);
 
