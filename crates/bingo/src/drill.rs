@@ -15,13 +15,12 @@ use local::Layout;
 use local::status::Record;
 
 use crate::up::Place;
-use crate::{output, runtime};
+use crate::{load, output, runtime};
 
 /// A short drill breaks things for at most this long.
 const SHORT_FAULT: Duration = Duration::from_secs(2);
 const SHORT_REQUESTS: u64 = 720;
-/// Connections of the load; see `bingo load`.
-const CONNECTIONS_MAX: usize = 20_000;
+/// Open files that are no connections of the load: the fault proxy's, and those of commands.
 const OTHER_FILES: usize = 256;
 
 #[derive(clap::Args)]
@@ -157,9 +156,7 @@ fn effort(arguments: &Arguments, ids: Ids) -> Effort {
         },
         once_for: arguments.short.then_some(SHORT_FAULT),
         ids,
-        connections_max: runtime::raise_open_files()
-            .saturating_sub(OTHER_FILES)
-            .clamp(1, CONNECTIONS_MAX),
+        connections_max: load::connections_max(OTHER_FILES),
     }
 }
 

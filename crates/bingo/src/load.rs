@@ -96,11 +96,16 @@ fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
         seed: arguments.seed,
         ids,
         timeout: arguments.timeout,
-        connections_max: runtime::raise_open_files()
-            .saturating_sub(OTHER_FILES)
-            .clamp(1, CONNECTIONS_MAX),
+        connections_max: connections_max(OTHER_FILES),
         ..Plan::new(base)
     })
+}
+
+/// How many connections a load may open, where so many other files are to be opened beside it.
+pub(crate) fn connections_max(other_files: usize) -> usize {
+    runtime::raise_open_files()
+        .saturating_sub(other_files)
+        .clamp(1, CONNECTIONS_MAX)
 }
 
 fn wrong(arguments: &Arguments, error: &acceptance::error::Error) -> Failure {

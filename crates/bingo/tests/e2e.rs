@@ -55,11 +55,7 @@ async fn an_installation_goes_from_nothing_to_ready_and_back_to_nothing() {
 
     installation.down();
     assert_eq!(installation.run(&["status"]).code, 3);
-    assert!(
-        installation.processes().is_empty(),
-        "{:?}",
-        installation.processes()
-    );
+    installation.assert_nothing_runs();
     assert!(signals::port_free(installation.http_address()));
     let begun = Instant::now();
     installation.up(&["--detach"]).await;
@@ -247,11 +243,7 @@ async fn interrupt_ends_a_foreground_installation_and_leaves_nothing() {
     signals::kill(&signals::process(up.id()).unwrap(), Signal::Interrupt).unwrap();
     let status = up.wait().unwrap();
     assert_eq!(status.code(), Some(0));
-    assert!(
-        installation.processes().is_empty(),
-        "{:?}",
-        installation.processes()
-    );
+    installation.assert_nothing_runs();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -361,11 +353,7 @@ async fn a_supervisor_killed_at_its_start_leaves_nothing_that_the_next_up_does_n
         supervisor.wait().unwrap();
         installation.up(&["--detach"]).await;
         installation.down();
-        assert!(
-            installation.processes().is_empty(),
-            "{:?}",
-            installation.processes()
-        );
+        installation.assert_nothing_runs();
     }
 }
 

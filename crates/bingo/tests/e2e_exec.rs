@@ -124,11 +124,7 @@ async fn two_copies_serve_side_by_side_and_leave_nothing() {
         "nothing was to be done"
     );
     installation.down();
-    assert!(
-        installation.processes().is_empty(),
-        "{:?}",
-        installation.processes()
-    );
+    installation.assert_nothing_runs();
     assert_eq!(interfaces_and_mounts(), before);
     assert_eq!(Path::new("/opt/bingo/config.yaml").exists(), had_config);
 }
@@ -194,11 +190,7 @@ async fn copies_recover_from_what_they_do_to_themselves() {
     installation.kill("node-2", Signal::Kill);
     installation.wait_restarted("node-2", 2).await;
     installation.down();
-    assert!(
-        installation.processes().is_empty(),
-        "{:?}",
-        installation.processes()
-    );
+    installation.assert_nothing_runs();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,13 +74,7 @@ impl<'a> Breaker<'a> {
         let needs_fault = match fault {
             Fault::Poison { .. } => "operation",
             Fault::Overload { .. } => "rps_limit",
-            Fault::FullLogs { .. } => {
-                let free = free_bytes(&installation.folder.join("logs"));
-                return free.err().or_else(|| {
-                    let is_own = is_own_volume(&installation.folder);
-                    (!is_own).then(|| "its logs/ is no small volume of its own".to_owned())
-                });
-            }
+            Fault::FullLogs { .. } => return log_volume_is_small(&installation.folder).err(),
             _ => return None,
         };
         let node = nodes.first()?;
@@ -96,7 +90,7 @@ impl<'a> Breaker<'a> {
         self.turn += 1;
         let status = self.installation.status().await?;
         let begun = Instant::now();
-        let is_return = match self.fault {
+        match self.fault {
             Fault::Signal {
                 role,
                 signal,
@@ -109,28 +103,21 @@ impl<'a> Breaker<'a> {
                     tokio::time::sleep(Duration::from_millis(*lasts_ms)).await;
                     proxy.set(Mode::Pass);
                 }
-                false
             }
             Fault::Command { arguments } => {
                 let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
                 self.installation.command(&arguments).await?;
-                false
             }
             Fault::Reload { times } => {
                 for _ in 0..*times {
                     self.installation.reload(&status.of(Role::Gateway)).await?;
                 }
-                false
             }
-            Fault::Upgrade => {
-                self.upgrade(&status).await?;
-                false
-            }
+            Fault::Upgrade => self.upgrade(&status).await?,
             Fault::FullLogs { lasts_ms } => {
                 self.fill_logs()?;
                 tokio::time::sleep(Duration::from_millis(*lasts_ms)).await;
                 self.undo.run();
-                false
             }
             Fault::Clock {
                 jump_seconds,
@@ -143,15 +130,14 @@ impl<'a> Breaker<'a> {
                 });
                 tokio::time::sleep(Duration::from_millis(*lasts_ms)).await;
                 self.undo.run();
-                false
             }
             // Load of its own, run beforehand.
-            Fault::Overload { .. } => false,
-        };
+            Fault::Overload { .. } => {}
+        }
         Ok(Inflicted {
             at: begun,
             over: Instant::now(),
-            is_return,
+            is_return: false,
         })
     }
 
@@ -277,10 +263,8 @@ impl<'a> Breaker<'a> {
         use std::io::Write;
         let logs = self.installation.folder.join("logs");
         let fault = |why: String| self.installation.fault("fill the volume of its logs", why);
-        let free = free_bytes(&logs).map_err(fault)?;
-        if free > FILL_BYTES_MAX || !is_own_volume(&self.installation.folder) {
-            return Err(fault("it is no small volume of its own".to_owned()));
-        }
+        // Looked at again: it may have been unmounted meanwhile, and this would fill the machine's disk.
+        log_volume_is_small(&self.installation.folder).map_err(fault)?;
         let path = logs.join(".drill-fills-this-volume");
         let written = path.clone();
         self.undo.push(move || {
@@ -337,12 +321,14 @@ fn set_clock(seconds: i64) -> Result<(), Error> {
     clock_settime(ClockId::Realtime, now).map_err(|error| Error::Clock(error.to_string()))
 }
 
-fn free_bytes(folder: &Path) -> Result<u64, String> {
-    let seen = rustix::fs::statvfs(folder).map_err(|error| error.to_string())?;
-    Ok(seen.f_bavail * seen.f_frsize)
-}
-
-fn is_own_volume(folder: &Path) -> bool {
+/// Only such a volume is filled.
+fn log_volume_is_small(folder: &Path) -> Result<(), String> {
+    let logs = folder.join("logs");
     let device = |path: &Path| rustix::fs::stat(path).ok().map(|seen| seen.st_dev);
-    device(folder) != device(&folder.join("logs"))
+    let seen = rustix::fs::statvfs(&logs).map_err(|error| error.to_string())?;
+    let is_small = seen.f_bavail * seen.f_frsize <= FILL_BYTES_MAX;
+    if is_small && device(folder) != device(&logs) {
+        return Ok(());
+    }
+    Err("its logs/ is no small volume of its own".to_owned())
 }

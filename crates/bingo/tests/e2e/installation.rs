@@ -259,6 +259,11 @@ impl Installation {
         signals::processes_under(&self.home)
     }
 
+    pub(crate) fn assert_nothing_runs(&self) {
+        let left = self.processes();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
     pub(crate) fn kill(&self, name: &str, signal: Signal) {
         let entry = self.entry(name);
         let process = signals::process(pid(&entry).unwrap()).unwrap();

@@ -124,9 +124,5 @@ async fn logs_go_on_without_the_supervisor_and_end_with_the_next_up() {
     assert!(shown.stdout.contains(expected), "{}", shown.stdout);
     assert_eq!(scribes().len(), before.len());
     installation.run_as_given(&["down"]);
-    assert!(
-        installation.processes().is_empty(),
-        "{:?}",
-        installation.processes()
-    );
+    installation.assert_nothing_runs();
 }
