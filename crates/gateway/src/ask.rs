@@ -46,7 +46,7 @@ pub(crate) async fn ask(
     worker: &Rc<Worker>,
     live: &Live,
     route: &Route,
-    outgoing: Outgoing,
+    outgoing: &Outgoing,
 ) -> Result<Given, Refusal> {
     let permit = if route.path == live.probe.path {
         Permit::none()

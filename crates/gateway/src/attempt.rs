@@ -149,7 +149,8 @@ pub(crate) async fn look(call: Call<'_>, node: &Node) -> Probed {
             shared.looks.acquire().await
         }
     };
-    let probed = probe::once(node, &call.live.probe).await;
+    // Seldom made: boxed, so that each request's future has no room for it.
+    let probed = Box::pin(probe::once(node, &call.live.probe)).await;
     drop(permit);
     probed
 }

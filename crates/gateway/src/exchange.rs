@@ -50,14 +50,14 @@ pub(crate) async fn exchange(
     worker: &Rc<Worker>,
     live: &Live,
     route: &Route,
-    outgoing: Outgoing,
+    outgoing: &Outgoing,
 ) -> Result<Exchanged, Refusal> {
     worker.count_live();
     let call = Call {
         worker,
         live,
         route,
-        outgoing: &outgoing,
+        outgoing,
     };
     let mut subject = Subject::new(call);
     let mut repeats = 0;

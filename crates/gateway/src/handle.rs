@@ -170,7 +170,7 @@ async fn forward(
         body,
         deadline,
     };
-    let given = ask(worker, live, route, outgoing).await?;
+    let given = ask(worker, live, route, &outgoing).await?;
     if given.answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (wish, lease) = wish.ok_or(Refusal::NoAnswer)?;
         let idle_timeout = limits.upgrade_idle_timeout;

@@ -65,7 +65,7 @@ pub(crate) async fn race(
     now: Instant,
 ) -> Result<(Response<Incoming>, Flight), Failed> {
     let node = flight.node().id;
-    let first = attempt(call, flight, now);
+    let mut first = pin!(attempt(call, flight, now));
     let Some(usual) = call
         .route
         .usual
@@ -74,7 +74,6 @@ pub(crate) async fn race(
     else {
         return first.await;
     };
-    let mut first = pin!(first);
     if let Ok(answer) = tokio::time::timeout(usual.delay(), &mut first).await {
         usual.learn(now.elapsed());
         return answer;
@@ -83,7 +82,8 @@ pub(crate) async fn race(
     let Some(second) = call.worker.choose_other(call.route, node, began) else {
         return first.await;
     };
-    let mut second = pin!(attempt(call, second, began));
+    // Seldom there: boxed, so that each request's future has no room for it.
+    let mut second = Box::pin(attempt(call, second, began));
     let metrics = &call.worker.shared.metrics;
     tokio::select! {
         answer = &mut first => match answer {

@@ -35,6 +35,10 @@ const MEMORY_BYTES: usize = 1024 * 1024;
 const MEMORY_BYTES_ALL: u64 = 8 * 1024 * 1024;
 /// What is written to the file, and read from it, at once.
 const PIECE_BYTES: usize = 64 * 1024;
+/// What is read at once at first: a client that takes nothing holds one such piece.
+const FIRST_PIECES_BYTES: usize = 16 * 1024;
+/// So much of a file is read in first pieces. More than sockets take before they say that they are full.
+const FIRST_BYTES: u64 = 512 * 1024;
 /// How often a silent node is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -44,7 +48,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Spool {
     memory: VecDeque<Bytes>,
     file: Option<OnDisk>,
-    /// What came last and was not worth a write.
+    /// What came last and could not be written.
     rest: Bytes,
     /// Not read back yet.
     left: u64,
@@ -72,6 +76,7 @@ pub(crate) async fn take(
         Room::new(Arc::clone(&shared.spooled), live.spool.bytes_max),
         Room::new(Arc::clone(&shared.spooled_in_memory), MEMORY_BYTES_ALL),
     );
+    let folder = live.spool.folder.as_deref();
     let mut heard = Instant::now();
     loop {
         let frame = match tokio::time::timeout(LOOK, body.frame()).await {
@@ -83,7 +88,7 @@ pub(crate) async fn take(
                     return Err(Lost);
                 }
                 if now >= deadline {
-                    return Ok(filling.end(false));
+                    return Ok(filling.end(false, folder).await);
                 }
                 continue;
             }
@@ -92,9 +97,9 @@ pub(crate) async fn take(
         match frame {
             Some(Ok(frame)) => match hop_by_hop::passable(frame).into_data() {
                 Ok(data) => {
-                    if !filling.push(data, live.spool.folder.as_deref()).await {
+                    if !filling.push(data, folder).await {
                         worker.shared.metrics.limit_hit("spool_bytes_max");
-                        return Ok(filling.end(false));
+                        return Ok(filling.end(false, folder).await);
                     }
                 }
                 Err(frame) => filling.trailers = frame.into_trailers().ok(),
@@ -105,7 +110,7 @@ pub(crate) async fn take(
             }
             None => {
                 flight.completed();
-                return Ok(filling.end(true));
+                return Ok(filling.end(true, folder).await);
             }
         }
     }
@@ -193,24 +198,19 @@ impl Filling {
         if !room || self.rest.len() < PIECE_BYTES {
             return room;
         }
-        match self.write(folder).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%error, "an answer could not be spooled to disk");
-                false
-            }
-        }
+        self.write(folder).await
     }
 
-    /// Writes `rest`; on an error it is still there.
-    async fn write(&mut self, folder: Option<&Path>) -> std::io::Result<()> {
+    /// Writes `rest`; false when the disk failed, and then it is still there.
+    async fn write(&mut self, folder: Option<&Path>) -> bool {
         let known = self.file.as_ref();
         let (file, offset) = (
             known.map(|file| Arc::clone(&file.file)),
             known.map_or(0, |file| file.bytes),
         );
         let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
-        let piece = self.rest.split().freeze();
+        // Whole, so that its room is not kept for what comes next.
+        let piece = std::mem::take(&mut self.rest).freeze();
         let bytes = piece.clone();
         let written = tokio::task::spawn_blocking(move || {
             let file = match file {
@@ -229,16 +229,21 @@ impl Filling {
                     read: 0,
                     reading: None,
                 });
-                Ok(())
+                true
             }
             Err(error) => {
+                tracing::warn!(%error, "an answer could not be spooled to disk");
                 self.rest = BytesMut::from(piece);
-                Err(error)
+                false
             }
         }
     }
 
-    fn end(self, whole: bool) -> Spool {
+    /// What is not in the memory that all spools share goes to the file to its last byte.
+    async fn end(mut self, whole: bool, folder: Option<&Path>) -> Spool {
+        if whole && !self.rest.is_empty() {
+            self.write(folder).await;
+        }
         Spool {
             memory: self.memory,
             file: self.file,
@@ -270,13 +275,14 @@ impl OnDisk {
         let (offset, left) = (self.read, self.bytes - self.read);
         let reading = self.reading.get_or_insert_with(|| {
             let file = Arc::clone(&self.file);
+            let most = if offset < FIRST_BYTES {
+                FIRST_PIECES_BYTES
+            } else {
+                PIECE_BYTES
+            };
+            let bytes = usize::try_from(left).unwrap_or(most).min(most);
             tokio::task::spawn_blocking(move || {
-                let mut piece = vec![
-                    0;
-                    usize::try_from(left)
-                        .unwrap_or(PIECE_BYTES)
-                        .min(PIECE_BYTES)
-                ];
+                let mut piece = vec![0; bytes];
                 file.read_exact_at(&mut piece, offset)?;
                 Ok(Bytes::from(piece))
             })

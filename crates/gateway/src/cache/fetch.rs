@@ -219,7 +219,7 @@ async fn fetch(
         deadline,
         keyed: false,
     };
-    let given = ask(worker, live, route, outgoing).await?;
+    let given = ask(worker, live, route, &outgoing).await?;
     if given.answer.status().is_informational() {
         // Nobody asked for another protocol.
         return Err(Refusal::NoAnswer);

@@ -22,8 +22,9 @@ use crate::handle::{Client, handle};
 use crate::valid::ValidLimits;
 use crate::worker::Worker;
 
-/// Most that hyper buffers of one connection in each direction.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Most that hyper buffers of one connection in each direction, and in any case a whole piece of an
+/// answer. It is what a client that reads nothing costs.
+const BUFFER_BYTES_MAX: usize = 16 * 1024;
 /// For the answer to a head that came too late.
 const LATE_TIMEOUT: Duration = Duration::from_secs(1);
 

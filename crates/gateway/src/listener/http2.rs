@@ -42,11 +42,13 @@ where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
+        // Large, and moved on the way: boxed.
+        let task = Box::pin(future);
         // hyper calls the service and then starts its task, so the last one begun is this one.
         match self.0.started() {
-            Some(stream) => tokio::task::spawn_local(stream.run(future)),
+            Some(stream) => tokio::task::spawn_local(stream.run(task)),
             None => tokio::task::spawn_local(async move {
-                future.await;
+                task.await;
             }),
         };
     }

@@ -115,8 +115,9 @@ impl Streams {
 }
 
 impl Stream {
-    /// Runs a stream's task until its end, or until the client is given up.
-    pub(super) async fn run(self: Rc<Self>, task: impl Future) {
+    /// Runs a stream's task until its end, or until the client is given up. The task is boxed,
+    /// because a future that is handed another has room for it twice.
+    pub(super) async fn run(self: Rc<Self>, task: Pin<Box<impl Future>>) {
         tokio::select! {
             _ = task => {}
             () = self.given_up.notified() => {}

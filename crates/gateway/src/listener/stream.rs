@@ -196,6 +196,10 @@ impl AsyncRead for ClientStream {
             let length = this.first.len().min(buffer.remaining());
             buffer.put_slice(this.first.get(..length).unwrap_or_default());
             this.first.advance(length);
+            if this.first.is_empty() {
+                // Its memory would stay for as long as the connection.
+                this.first = Bytes::new();
+            }
         }
         Poll::Ready(this.came(buffer.filled().get(before..).unwrap_or_default()))
     }
