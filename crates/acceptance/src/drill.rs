@@ -200,6 +200,7 @@ impl Effort {
             | Fault::Clock { lasts_ms, .. }
             | Fault::Overload { lasts_ms, .. } => *lasts_ms = (*lasts_ms).min(limit),
             Fault::Poison { .. }
+            | Fault::Poisons { .. }
             | Fault::Command { .. }
             | Fault::Reload { .. }
             | Fault::Upgrade => {}

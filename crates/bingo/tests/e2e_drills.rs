@@ -55,7 +55,7 @@ async fn the_loss_of_a_node_is_unseen() {
 
 #[tokio::test]
 async fn a_request_that_breaks_its_node_breaks_no_other_request() {
-    let drills = ["node-panic", "node-leak", "node-unhealthy"];
+    let drills = ["node-panic", "node-leak", "node-unhealthy", "many-poisons"];
     drill("drill-poison", &drills).await;
 }
 

@@ -27,6 +27,14 @@ pub(super) struct Inflicted {
     pub(super) over: Instant,
     /// Whether `over` is when a process came back.
     pub(super) is_return: bool,
+    /// Of several poisons at once: how many there were, and how many are refused now.
+    pub(super) poisons: Option<Poisons>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Poisons {
+    pub(super) sent: usize,
+    pub(super) refused: usize,
 }
 
 /// One drill's means of breaking things.
@@ -72,7 +80,7 @@ impl<'a> Breaker<'a> {
     ) -> Option<String> {
         let nodes = status.of(Role::Node);
         let needs_fault = match fault {
-            Fault::Poison { .. } => "operation",
+            Fault::Poison { .. } | Fault::Poisons { .. } => "operation",
             Fault::Overload { .. } => "rps_limit",
             Fault::FullLogs { .. } => return log_volume_is_small(&installation.folder).err(),
             _ => return None,
@@ -96,7 +104,20 @@ impl<'a> Breaker<'a> {
                 signal,
                 lasts_ms,
             } => return self.signal(&status, *role, *signal, *lasts_ms).await,
-            Fault::Poison { bits } => return self.poison(&status, *bits).await,
+            Fault::Poison { bits } => {
+                let poison = self.operation(0, *bits);
+                return self.poison(&status, &[poison]).await;
+            }
+            Fault::Poisons { bits, clients } => {
+                let numbers = bits.iter().enumerate();
+                let all: Vec<u64> = numbers
+                    .map(|(at, bits)| self.operation(at, *bits))
+                    .collect();
+                let sent: Vec<u64> = (0..*clients).flat_map(|_| all.iter().copied()).collect();
+                let mut inflicted = self.poison(&status, &sent).await?;
+                inflicted.poisons = Some(self.refused(&all).await);
+                return Ok(inflicted);
+            }
             Fault::Proxy { mode, lasts_ms } => {
                 if let Some(proxy) = &self.proxy {
                     proxy.set(*mode);
@@ -138,6 +159,7 @@ impl<'a> Breaker<'a> {
             at: begun,
             over: Instant::now(),
             is_return: false,
+            poisons: None,
         })
     }
 
@@ -185,44 +207,66 @@ impl<'a> Breaker<'a> {
             at,
             over: Instant::now(),
             is_return: true,
+            poisons: None,
         })
     }
 
-    /// Whichever node gets it: one of those that ran is gone, and all answer.
-    async fn poison(&mut self, status: &Status, bits: u64) -> Result<Inflicted, Error> {
+    /// Each its own value: the same poison twice would be known the second time.
+    fn operation(&self, number: usize, bits: u64) -> u64 {
+        let turn = (self.turn as u64) << 8;
+        let drawn = (u64::from(std::process::id()) << 16) | turn | number as u64;
+        (bits << 32) | (drawn & 0xFFFF_FFFF)
+    }
+
+    fn ask(&self, operation: u64) -> Request {
+        let request = Request::new(Method::POST, &format!("{}/operation", self.http));
+        request.json(&serde_json::json!({ "operation": operation }))
+    }
+
+    /// Whichever nodes get them: one of those that ran is gone, and all answer.
+    async fn poison(&mut self, status: &Status, sent: &[u64]) -> Result<Inflicted, Error> {
         let nodes = status.of(Role::Node);
         let before: Vec<Process> = nodes.iter().filter_map(Member::process).collect();
-        // Each its own value: the same poison twice would be known the second time.
-        let drawn = u64::from(std::process::id()) << 8 | self.turn as u64;
-        let operation = (bits << 32) | (drawn & 0xFFFF_FFFF);
-        let request = Request::new(Method::POST, &format!("{}/operation", self.http));
         let at = Instant::now();
-        // What it is answered is no matter: it is the one request that may fail.
-        let answered = request
-            .json(&serde_json::json!({ "operation": operation }))
-            .send();
-        let back = async {
-            wait_until("the poisoned node was replaced", PATIENCE, async || {
-                before.iter().any(|process| !signals::alive(process))
-            })
-            .await?;
-            wait_until("all nodes answer again", PATIENCE, async || {
-                for node in &nodes {
-                    if !answers(node, &nodes).await {
-                        return false;
-                    }
+        // What they are answered is no matter: they are the only ones that may fail.
+        let mut asked = tokio::task::JoinSet::new();
+        for operation in sent {
+            asked.spawn(self.ask(*operation).timeout(PATIENCE).send());
+        }
+        wait_until("the poisoned node was replaced", PATIENCE, async || {
+            before.iter().any(|process| !signals::alive(process))
+        })
+        .await?;
+        // Only then no node can be broken by them any more.
+        asked.join_all().await;
+        wait_until("all nodes answer again", PATIENCE, async || {
+            for node in &nodes {
+                if !answers(node, &nodes).await {
+                    return false;
                 }
-                true
-            })
-            .await?;
-            Ok::<Instant, Error>(Instant::now())
-        };
-        let (_, back) = tokio::join!(answered, back);
+            }
+            true
+        })
+        .await?;
         Ok(Inflicted {
             at,
-            over: back?,
+            over: Instant::now(),
             is_return: true,
+            poisons: None,
         })
+    }
+
+    /// Sends each once more: 422 says that it is known.
+    async fn refused(&self, all: &[u64]) -> Poisons {
+        let mut refused = 0;
+        for operation in all {
+            let answer = self.ask(*operation).send().await;
+            refused += usize::from(answer.is_ok_and(|answer| answer.status.as_u16() == 422));
+        }
+        Poisons {
+            sent: all.len(),
+            refused,
+        }
     }
 
     /// The same contents under another name, one byte longer.

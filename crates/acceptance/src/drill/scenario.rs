@@ -39,6 +39,9 @@ pub enum Fault {
     },
     /// `POST /operation` with these bits 32–35 set; its own failure is expected.
     Poison { bits: u64 },
+    /// One such request for each of these bits, each another one and each from so many clients, all at
+    /// once; afterwards each has to be refused.
+    Poisons { bits: Vec<u64>, clients: u32 },
     /// One node is reached through a proxy that does this for a while.
     Proxy { mode: Mode, lasts_ms: u64 },
     /// A command of bingo's, such as `rollout`; it must succeed.
@@ -127,12 +130,13 @@ fn usual_pause() -> u64 {
 }
 
 /// The files, in the order in which they run.
-const FILES: [&str; 22] = [
+const FILES: [&str; 23] = [
     include_str!("../../drills/node-sigkill.yaml"),
     include_str!("../../drills/node-sigstop.yaml"),
     include_str!("../../drills/node-panic.yaml"),
     include_str!("../../drills/node-leak.yaml"),
     include_str!("../../drills/node-unhealthy.yaml"),
+    include_str!("../../drills/many-poisons.yaml"),
     include_str!("../../drills/node-slow.yaml"),
     include_str!("../../drills/node-trickle.yaml"),
     include_str!("../../drills/node-cut-off.yaml"),

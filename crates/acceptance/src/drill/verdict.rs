@@ -30,7 +30,21 @@ impl Seen {
         let mut findings = vec![self.failures(bounds), self.rows()];
         findings.extend(bounds.back_ms.map(|limit| self.back(limit)));
         findings.extend(bounds.by_id_p99_ms.map(|limit| self.by_id(limit)));
+        findings.extend(self.poisons());
         findings
+    }
+
+    /// Where several were sent at once.
+    fn poisons(&self) -> Option<Finding> {
+        let all = || self.inflicted.iter().filter_map(|fault| fault.poisons);
+        let (sent, refused) = all().fold((0, 0), |(sent, refused), one| {
+            (sent + one.sent, refused + one.refused)
+        });
+        (sent > 0).then(|| Finding {
+            bound: "every poison is refused afterwards".to_owned(),
+            seen: format!("{refused} of {sent}"),
+            is_green: refused == sent,
+        })
     }
 
     fn failures(&self, bounds: &Bounds) -> Finding {
@@ -112,6 +126,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drill::fault::Poisons;
 
     const BOUNDS: Bounds = Bounds {
         failed_max: 0,
@@ -141,6 +156,7 @@ mod tests {
                 at,
                 over: at + Duration::from_millis(400),
                 is_return: true,
+                poisons: None,
             }],
             acknowledged: 1,
             row_faults: Vec::new(),
@@ -179,6 +195,12 @@ mod tests {
             reds(&seen, &BOUNDS),
             "every acknowledged write is there, once"
         );
+        let mut seen = good();
+        let poisons = |refused| Some(Poisons { sent: 2, refused });
+        seen.inflicted[0].poisons = poisons(2);
+        assert_eq!(reds(&seen, &BOUNDS), "");
+        seen.inflicted[0].poisons = poisons(1);
+        assert_eq!(reds(&seen, &BOUNDS), "every poison is refused afterwards");
     }
 
     #[test]
