@@ -111,19 +111,21 @@ pub(crate) fn home(nodes: &[Drawn]) -> Home {
     let usable = nodes.iter().filter(|node| node.view.state.is_usable());
     let fastest = usable.filter_map(|node| node.view.latency);
     let fastest = fastest.fold(f32::INFINITY, f32::min);
+    let just_lost = |node: &Drawn| {
+        !node.view.state.is_usable() && node.lost_for.is_some_and(|lost| lost < NEWS)
+    };
+    // Whichever it was, copies of this request may have been on it: nodes that come back or get slow
+    // change homes.
+    if nodes.iter().any(just_lost) {
+        return Home::Wait;
+    }
     for (index, node) in order {
-        if node.view.taken_out {
+        if node.view.taken_out || !node.view.state.is_usable() || node.view.is_set_apart() {
             continue;
         }
-        if node.view.state.is_usable() && !node.view.is_set_apart() {
-            let slow = node.view.latency.unwrap_or(0.0) > fastest * SLOWER + SLOWER_SECONDS;
-            return match slow {
-                true => Home::Anywhere,
-                false => Home::Node(index),
-            };
-        }
-        if node.lost_for.is_some_and(|lost| lost < NEWS) {
-            return Home::Wait;
+        // One that is slow is passed over for the next, and not for anywhere: copies shall meet.
+        if node.view.latency.unwrap_or(0.0) <= fastest * SLOWER + SLOWER_SECONDS {
+            return Home::Node(index);
         }
     }
     Home::Anywhere
@@ -371,11 +373,12 @@ mod tests {
         let just = node(2, lost, Some(NEWS / 2));
         assert_eq!(home(&[idle, just]), Home::Wait);
         assert_eq!(home(&[idle, node(2, lost, Some(NEWS))]), Home::Node(0));
-        assert_eq!(home(&[node(3, well, None), just]), Home::Node(0));
+        assert_eq!(home(&[node(3, well, None), just]), Home::Wait);
         assert_eq!(home(&[node(1, lost, Some(NEWS))]), Home::Anywhere);
         let mut slow = node(2, well, None);
         slow.view.latency = Some(1.0);
-        assert_eq!(home(&[idle, slow]), Home::Anywhere);
+        assert_eq!(home(&[idle, slow]), Home::Node(0));
+        assert_eq!(home(&[slow, node(1, lost, Some(NEWS))]), Home::Node(0));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::attempt::{self, Call, Failed, Lost};
 use crate::ejection::{Event, Probed, Reason};
 use crate::hedge;
 use crate::live::Live;
+use crate::nodes::NodeId;
 use crate::outgoing::Outgoing;
 use crate::problem::Refusal;
 use crate::retry::{self, Failure, Next, Situation};
@@ -61,15 +62,14 @@ pub(crate) async fn exchange(
     };
     let mut subject = Subject::new(call);
     let mut repeats = 0;
-    let mut avoid = None;
+    let mut tried = Tried::default();
     let mut held = None;
-    let mut reached = false;
     loop {
-        let cleared = subject.cleared(avoid).await?;
+        let cleared = subject.cleared(tried.failed_by).await?;
         let now = Instant::now();
         let chosen = match cleared {
             Some(flight) => Ok(Some(flight)),
-            None => worker.choose(route, avoid, now),
+            None => worker.choose(route, tried.last, now),
         };
         // Without any node it is as if all refused.
         let failure = match chosen {
@@ -82,7 +82,7 @@ pub(crate) async fn exchange(
                 continue;
             }
             Ok(Some(flight)) => {
-                avoid = Some(flight.node().id);
+                tried.last = Some(flight.node().id);
                 let (alone, last) = (subject.is_on_trial(), repeats > 0);
                 match one_answer(call, flight, now, alone, last).await {
                     Ok(exchanged) => {
@@ -100,7 +100,7 @@ pub(crate) async fn exchange(
             }
             Ok(None) | Err(_) => Failure::NeverSent,
         };
-        reached |= failure != Failure::NeverSent;
+        tried.failed(failure);
         let situation = situation(call, failure, repeats);
         match retry::next(&situation, || worker.take_retry()) {
             // Counted as held, not as one retry per look.
@@ -110,13 +110,39 @@ pub(crate) async fn exchange(
                 worker.shared.metrics.retried(failure.name());
             }
             Next::GiveUpBroken => return Err(Refusal::NoAnswer),
-            Next::GiveUpOutOfTime => return Err(Refusal::NoNodeInTime { reached }),
+            Next::GiveUpOutOfTime => {
+                return Err(Refusal::NoNodeInTime {
+                    reached: tried.reached,
+                });
+            }
         }
         if !worker.any_usable() {
             if held.is_none() {
                 held = Some(Hold::begin(worker, live.limits.held_max)?);
             }
             wait_for_a_node(worker, outgoing.deadline).await;
+        }
+    }
+}
+
+/// Where a request has been.
+#[derive(Debug, Default)]
+struct Tried {
+    last: Option<NodeId>,
+    /// The node that it was on last, or that refused it twice.
+    failed_by: Option<NodeId>,
+    refused_by: Option<NodeId>,
+    /// A node may have seen it.
+    reached: bool,
+}
+
+impl Tried {
+    fn failed(&mut self, failure: Failure) {
+        self.reached |= failure != Failure::NeverSent;
+        // Refused once, it may be the home of the request's copies still.
+        match failure == Failure::NeverSent && self.refused_by != self.last {
+            true => self.refused_by = self.last,
+            false => self.failed_by = self.last,
         }
     }
 }

@@ -2,9 +2,10 @@
 //! who is convicted. Pure: events and the time in, what to do out.
 //!
 //! A suspect waits for the node that it was lost with and runs there, the only one from its gateway:
-//! so a poisonous request costs that node a second restart and no other node any. Two deaths with one
-//! request alone convict its fingerprint. More than `ALONE_MAX` suspects of one node are tried in
-//! halves, because a trial each would take too long.
+//! so a poisonous request costs that node a second restart and no other node any. Who is lost with its
+//! node when alone, and in the same way, is convicted. More than `ALONE_MAX` suspects of one node are tried in halves, because
+//! a trial each would take too long. A node that does not come back keeps nobody waiting for ever: then
+//! they are tried on another one, one at a time.
 //!
 //! All is kept by fingerprint and not by request: a flood of one poison is one suspect, and whoever
 //! sends it meanwhile waits for the verdict. Leaves out who is innocent (`innocents`).
@@ -22,6 +23,11 @@ pub(crate) const CONVICTIONS_MAX: usize = 1_024;
 const HANGS_MAX: usize = 1_024;
 /// So many suspects of one node are tried one by one, more in halves.
 const ALONE_MAX: usize = 16;
+/// A write waits so many times longer for its node than a GET: what writes are is seldom known, and
+/// the poisonous ones among them would meet a second node.
+const WRITE_PATIENCE: u32 = 3;
+/// So long a suspect that another gateway suspects as well waits until no node is missing.
+const MISSING_WAIT: Duration = Duration::from_secs(10);
 /// A suspect for whom nobody has asked for so long has nobody who waits.
 const PRESENT: Duration = Duration::from_secs(1);
 /// After so long without being asked for it is forgotten.
@@ -63,7 +69,8 @@ pub(crate) struct Charge {
 /// Times that the configuration says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// So long a suspect waits for its node before it may go to another, if it is GET or HEAD.
+    /// So long a suspect waits for its node before it may go to another, if it is GET or HEAD; others
+    /// wait `WRITE_PATIENCE` times as long.
     pub(crate) suspect_wait: Duration,
     /// So long a conviction holds.
     pub(crate) quarantine: Duration,
@@ -100,7 +107,7 @@ pub(crate) enum Ended {
     /// The node lived.
     Survived,
     /// The node was lost again.
-    Lost,
+    Lost(Loss),
     /// The request never got there, or its client went away.
     Withdrawn,
 }
@@ -224,35 +231,44 @@ impl<N: Copy + PartialEq> Suspects<N> {
         false
     }
 
-    /// Where a request stands. `is_back` says whether a node is in rotation.
+    /// Where a request stands. `is_back` says whether a node is in rotation; `missing`, whether any
+    /// node has been lost and is not back.
     pub(crate) fn standing(
         &mut self,
         who: Fingerprint,
         terms: Terms,
         now: Instant,
+        missing: bool,
         is_back: impl Fn(N) -> bool,
     ) -> Standing<N> {
         if self.is_convicted(who, now) {
             return Standing::Convicted;
         }
+        let elsewhere = self.others.get(&who).is_some_and(|until| *until > now);
         let Some(suspect) = self.suspects.get_mut(&who) else {
-            return match self.others.get(&who) {
-                Some(until) if *until > now => Standing::Wait,
-                _ => Standing::Free,
+            return match elsewhere {
+                true => Standing::Wait,
+                false => Standing::Free,
             };
         };
         suspect.asked = now;
-        if suspect.on_trial {
+        let waited = now.saturating_duration_since(suspect.since);
+        // The node that is missing may be the one that the other gateway lost with it at the same
+        // moment: a trial now could have both down.
+        if suspect.on_trial || (elsewhere && missing && waited < MISSING_WAIT) {
             return Standing::Wait;
         }
         let (node, level) = (suspect.node, suspect.level);
-        let waited = now.saturating_duration_since(suspect.since) >= terms.suspect_wait;
+        let patience = match suspect.safe {
+            true => terms.suspect_wait,
+            false => terms.suspect_wait * WRITE_PATIENCE,
+        };
         let standing = if is_back(node) {
             match self.call_up(node, level, now) {
                 true => Standing::Trial(node),
                 false => Standing::Wait,
             }
-        } else if suspect.safe && waited && self.elsewhere.is_none() {
+        } else if waited >= patience && self.elsewhere.is_none() && self.batches.is_empty() {
             self.elsewhere = Some(who);
             Standing::Elsewhere(node)
         } else {
@@ -278,7 +294,7 @@ impl<N: Copy + PartialEq> Suspects<N> {
             return Verdict::Open;
         };
         suspect.on_trial = false;
-        let node = suspect.node;
+        let (node, first) = (suspect.node, suspect.charge.loss);
         let alone = if self.elsewhere == Some(who) {
             self.elsewhere = None;
             true
@@ -291,7 +307,16 @@ impl<N: Copy + PartialEq> Suspects<N> {
                 self.suspects.remove(&who);
                 Verdict::Acquitted
             }
-            Ended::Lost if alone => {
+            // What befell the node the first time would have befallen it again: another fault is
+            // most likely its own.
+            Ended::Lost(loss) if alone && loss != first => {
+                if let Some(suspect) = self.suspects.get_mut(&who) {
+                    suspect.charge.loss = loss;
+                    suspect.since = now;
+                }
+                Verdict::Open
+            }
+            Ended::Lost(_) if alone => {
                 if let Some(suspect) = self.suspects.remove(&who) {
                     let until = now + terms.quarantine;
                     let charge = suspect.charge;
@@ -299,7 +324,7 @@ impl<N: Copy + PartialEq> Suspects<N> {
                 }
                 Verdict::Convicted
             }
-            Ended::Lost => {
+            Ended::Lost(_) => {
                 if let Some(suspect) = self.suspects.get_mut(&who) {
                     suspect.level += 1;
                     suspect.since = now;
@@ -402,6 +427,10 @@ impl<N: Copy + PartialEq> Suspects<N> {
                 batch.running += 1;
             }
             return enters;
+        }
+        // It may be on this very node.
+        if self.elsewhere.is_some() {
+            return false;
         }
         let of_node = self.suspects.values().filter(|one| one.node == node);
         let present = of_node.filter(|one| now.saturating_duration_since(one.asked) < PRESENT);

@@ -25,8 +25,10 @@ use crate::suspects::{Charge, Ended, Standing, Verdict};
 
 /// How often a request that waits for a verdict asks for it.
 const LOOK: Duration = Duration::from_millis(5);
-/// So long a trial waits for those of other gateways. One that is frozen must not hold it up for ever.
-const TURN_WAIT: Duration = Duration::from_secs(3);
+/// So long a trial waits for those of other gateways, longer than most answers take: beside one of them
+/// a poison would be convicted together with whoever is tried there. One that is frozen must not hold it
+/// up for ever.
+const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// A request before the quarantine.
 pub(crate) struct Subject<'a> {
@@ -77,15 +79,16 @@ impl<'a> Subject<'a> {
         self.trial.is_some()
     }
 
-    /// Waits until the request may go to a node. `None`: to any. `avoid` is the node that failed it.
+    /// Waits until the request may go to a node. `None`: to any. `failed_by` is the node that it was on
+    /// last, or that refused it twice. Once is not enough: a poison would part from its copies.
     pub(crate) async fn cleared(
         &mut self,
-        avoid: Option<NodeId>,
+        failed_by: Option<NodeId>,
     ) -> Result<Option<Flight>, Refusal> {
         loop {
             let standing = self.standing();
             match standing {
-                Standing::Free => match self.home(avoid) {
+                Standing::Free => match self.home(failed_by) {
                     Home::Anywhere => return Ok(None),
                     Home::On(flight) => return Ok(Some(flight)),
                     Home::Wait => {}
@@ -121,7 +124,7 @@ impl<'a> Subject<'a> {
     pub(crate) async fn failed(&mut self, failure: Failure, lost: Option<&Lost>) -> bool {
         if self.is_on_trial() {
             let how = match (lost, failure) {
-                (Some(_), _) => Ended::Lost,
+                (Some(lost), _) => Ended::Lost(lost.how),
                 (None, Failure::NoAnswer | Failure::ServerError) => Ended::Survived,
                 (None, _) => Ended::Withdrawn,
             };
@@ -131,7 +134,7 @@ impl<'a> Subject<'a> {
                 self.share().await;
             }
             drop(trial);
-            return how == Ended::Lost;
+            return matches!(how, Ended::Lost(_));
         }
         let (Some(lost), Some(who)) = (lost, self.who()) else {
             return false;
@@ -165,12 +168,8 @@ impl<'a> Subject<'a> {
         let Some(who) = self.who() else {
             return Standing::Free;
         };
-        let nodes = self.call.worker.shared.live();
-        let is_back = |id| {
-            let node = nodes.nodes.by_id(id);
-            node.is_some_and(|node| node.state().is_usable())
-        };
-        quarantine.standing(who, self.call.live.limits.terms, Instant::now(), is_back)
+        let (terms, live) = (self.call.live.limits.terms, self.call.worker.shared.live());
+        quarantine.standing(who, terms, Instant::now(), &live.nodes)
     }
 
     /// Begins a trial that was granted; `None` where it cannot be held now.
@@ -232,7 +231,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The node that a write goes to which nobody knows.
-    fn home(&self, avoid: Option<NodeId>) -> Home {
+    fn home(&self, failed_by: Option<NodeId>) -> Home {
         let (worker, outgoing) = (self.call.worker, self.call.outgoing);
         if outgoing.is_safe() {
             return Home::Anywhere;
@@ -251,7 +250,7 @@ impl<'a> Subject<'a> {
             balancer::Home::Anywhere => Home::Anywhere,
             balancer::Home::Node(index) => match live.nodes.get(index) {
                 // It failed this very request, and lives.
-                Some(node) if Some(node.id) == avoid => Home::Anywhere,
+                Some(node) if Some(node.id) == failed_by => Home::Anywhere,
                 Some(node) => Home::On(Flight::begin(worker, node, route, now)),
                 None => Home::Anywhere,
             },

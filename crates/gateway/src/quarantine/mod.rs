@@ -21,9 +21,10 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::ejection::State;
 use crate::fingerprint::Fingerprint;
 use crate::innocents::{Innocents, Sketch};
-use crate::nodes::NodeId;
+use crate::nodes::{NodeId, Nodes};
 use crate::suspects::{Accused, Charge, Ended, Loss, Standing, Suspects, Terms, Verdict};
 use crate::worker::Shared;
 use book::{Told, Writer};
@@ -74,15 +75,18 @@ impl Quarantine {
         self.calm.load(Relaxed)
     }
 
-    /// Where a request stands; `is_back` says whether a node is in rotation.
+    /// Where a request stands among these nodes.
     pub(crate) fn standing(
         &self,
         who: Fingerprint,
         terms: Terms,
         now: Instant,
-        is_back: impl Fn(NodeId) -> bool,
+        nodes: &Nodes,
     ) -> Standing<NodeId> {
-        self.lock().standing(who, terms, now, is_back)
+        let missing = nodes.iter().any(|node| node.state() == State::Ejected);
+        let is_back = |id| nodes.by_id(id).is_some_and(|node| node.state().is_usable());
+        let mut suspects = self.lock();
+        suspects.standing(who, terms, now, missing, is_back)
     }
 
     pub(crate) fn is_convicted(&self, who: Fingerprint, now: Instant) -> bool {
@@ -131,7 +135,7 @@ impl Quarantine {
         let terms = shared.live().limits.terms;
         let now = Instant::now();
         let mut suspects = self.lock();
-        if how == Ended::Lost && suspects.is_full() {
+        if matches!(how, Ended::Lost(_)) && suspects.is_full() {
             shared.metrics.limit_hit("convictions_max");
         }
         let verdict = suspects.ended(who, how, terms, now);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::world::{Attempt, Condition, DEADLINE_MS, Event, Kind, Request, World};
+use super::node::Condition;
+use super::world::{Attempt, DEADLINE_MS, Event, Kind, Request, World};
 use crate::balancer::{self, Drawn, Estimate, Home, View};
 use crate::config::Retry;
 use crate::ejection::{self, Health, Probed, Reason, State, Thresholds};
@@ -39,6 +40,8 @@ pub(super) struct Gateway {
 struct Call {
     repeats: u32,
     avoid: Option<usize>,
+    failed_by: Option<usize>,
+    refused_by: Option<usize>,
     trial: Option<usize>,
 }
 
@@ -118,7 +121,9 @@ impl World {
         let own = &mut self.gateways[gateway];
         let healths = &own.healths;
         let is_back = |node: usize| healths[node].state.is_usable();
-        let standing = own.suspects.standing(who, TERMS, instant, is_back);
+        let missing = healths.iter().any(|one| one.state == State::Ejected);
+        let suspects = &mut own.suspects;
+        let standing = suspects.standing(who, TERMS, instant, missing, is_back);
         if late && matches!(standing, Standing::Trial(_) | Standing::Elsewhere(_)) {
             own.suspects.ended(who, Ended::Withdrawn, TERMS, instant);
         }
@@ -128,10 +133,12 @@ impl World {
             Standing::Wait => self.after(5, Event::Again(request)),
             Standing::Trial(_) | Standing::Elsewhere(_) => self.try_alone(request, standing),
             Standing::Free => {
-                let avoid = self.call(request).avoid;
+                let Call {
+                    avoid, failed_by, ..
+                } = *self.call(request);
                 let node = match self.home(gateway, request, kind) {
                     Home::Wait => return self.after(5, Event::Again(request)),
-                    Home::Node(node) if Some(node) != avoid => Some(node),
+                    Home::Node(node) if Some(node) != failed_by => Some(node),
                     Home::Node(_) | Home::Anywhere => self.choose(gateway, avoid),
                 };
                 match node {
@@ -139,6 +146,24 @@ impl World {
                     None => self.after(5, Event::Again(request)),
                 }
             }
+        }
+    }
+
+    fn learn(&mut self, gateway: usize, node: usize, event: ejection::Event) {
+        let before = self.gateways[gateway].state(node);
+        self.gateways[gateway].learn(node, event, self.now);
+        let after = self.gateways[gateway].state(node);
+        if before != after {
+            self.tell(|| format!("g{gateway} takes n{node} for {after:?}"));
+        }
+    }
+
+    /// Notes a request that is tried on a node with a fault of its own.
+    pub(super) fn mind_luck(&mut self, request: usize, node: usize) {
+        let Request { gateway, who, .. } = self.requests[request];
+        let call = self.gateways[gateway].calls.get(&request);
+        if call.is_some_and(|call| call.trial == Some(node)) {
+            self.unlucky.insert(who);
         }
     }
 
@@ -207,10 +232,15 @@ impl World {
 
     fn attempt(&mut self, request: usize, node: usize) {
         let gateway = self.requests[request].gateway;
+        let trial = self.call(request).trial.is_some();
+        self.tell(|| format!("g{gateway} r{request} goes to n{node}, trial {trial}"));
         self.call(request).avoid = Some(node);
         self.gateways[gateway].in_flight[node] += 1;
         let trusted = self.gateways[gateway].state(node).is_usable();
         self.send(request, node, trusted);
+        if self.nodes[node].is_lost() {
+            self.mind_luck(request, node);
+        }
     }
 
     /// An attempt has ended; false where nobody waits for it any more.
@@ -262,7 +292,7 @@ impl World {
         }
         let reason = Reason::Status;
         let bad = ejection::Event::ProbeBad { reason };
-        self.gateways[gateway].learn(node, bad, self.now);
+        self.learn(gateway, node, bad);
         self.failed(
             request,
             Failure::NotDone,
@@ -277,7 +307,7 @@ impl World {
         let gateway = self.requests[request].gateway;
         let reason = Reason::Broken;
         let event = ejection::Event::Broken { reason };
-        self.gateways[gateway].learn(node, event, self.now);
+        self.learn(gateway, node, event);
         if refused {
             return self.failed(request, Failure::NeverSent, None);
         }
@@ -319,6 +349,12 @@ impl World {
     }
 
     fn failed(&mut self, request: usize, failure: Failure, lost: Option<(usize, Loss)>) {
+        self.tell(|| format!("r{request} failed: {failure:?}, lost {lost:?}"));
+        let call = self.call(request);
+        match failure == Failure::NeverSent && call.refused_by != call.avoid {
+            true => call.refused_by = call.avoid,
+            false => call.failed_by = call.avoid,
+        }
         let suspected = self.blame(request, failure, lost);
         let failure = if suspected {
             Failure::Suspected
@@ -368,12 +404,12 @@ impl World {
     fn blame(&mut self, request: usize, failure: Failure, lost: Option<(usize, Loss)>) -> bool {
         if self.call(request).trial.is_some() {
             let how = match (lost, failure) {
-                (Some(_), _) => Ended::Lost,
+                (Some((_, how)), _) => Ended::Lost(how),
                 (None, Failure::NoAnswer) => Ended::Survived,
                 (None, _) => Ended::Withdrawn,
             };
             self.end_trial(request, how);
-            return how == Ended::Lost;
+            return matches!(how, Ended::Lost(_));
         }
         let Some((node, how)) = lost else {
             return false;
@@ -411,6 +447,7 @@ impl World {
         let verdict = own
             .suspects
             .ended(self.requests[request].who, how, TERMS, instant);
+        self.tell(|| format!("g{gateway} r{request} {how:?}: {verdict:?}"));
         self.count.acquitted += usize::from(verdict == Verdict::Acquitted);
         self.count.convicted += usize::from(verdict == Verdict::Convicted);
         if self.gateways[gateway]
@@ -424,6 +461,7 @@ impl World {
     }
 
     fn end(&mut self, request: usize, status: u16) {
+        self.tell(|| format!("r{request} ends with {status}"));
         let gateway = self.requests[request].gateway;
         self.end_trial(request, Ended::Withdrawn);
         self.requests[request].answer = Some(status);
@@ -484,7 +522,7 @@ impl World {
             _ => Probed::TimedOut,
         };
         if let Some(event) = ejection::judge(probed, Duration::ZERO, false) {
-            self.gateways[gateway].learn(node, event, self.now);
+            self.learn(gateway, node, event);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! `ejection`, `retry`, `suspects`. `gateway` stands for what joins them in `exchange` and `trial`.
 
 mod gateway;
+mod node;
 mod world;
 
 use world::{Count, Plan, Trouble, World};
@@ -62,9 +63,12 @@ fn all_seeds(trouble: Trouble) -> Count {
             Err(why) => failed.push(format!("BINGO_SIMULATION_SEED={seed}: {why}")),
         }
     }
-    let first: Vec<_> = failed.iter().take(10).collect();
+    let first: Vec<_> = failed.iter().take(40).collect();
     assert!(failed.is_empty(), "{} seeds: {first:#?}", failed.len());
     println!("{all:?}");
+    // Two losses of its node, each by chance and the second while it was there alone: hardly ever.
+    let refused_max = 1 + seeds().count() / 1_000;
+    assert!(all.unlucky <= refused_max, "{all:?}");
     all
 }
 
@@ -80,6 +84,14 @@ fn whatever_befalls_the_nodes_no_safe_request_fails_and_no_write_is_done_twice()
 #[test]
 fn a_poison_has_no_two_nodes_down_and_nobody_else_is_refused_for_it() {
     let all = all_seeds(Trouble::Poison);
+    if seeds().count() >= 200 {
+        assert!(all.deaths > 200 && all.convicted > 100, "{all:?}");
+    }
+}
+
+#[test]
+fn faults_and_poison_at_once_fail_no_safe_request_and_keep_to_one_node_each() {
+    let all = all_seeds(Trouble::Both);
     if seeds().count() >= 200 {
         assert!(all.deaths > 200 && all.convicted > 100, "{all:?}");
     }

@@ -31,7 +31,7 @@ fn accused(count: u128, safe: bool, now: Instant) -> Suspects<u8> {
 }
 
 fn ask(suspects: &mut Suspects<u8>, number: u128, now: Instant, back: bool) -> Standing<u8> {
-    suspects.standing(who(number), TERMS, now, |_| back)
+    suspects.standing(who(number), TERMS, now, !back, |_| back)
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn who_kills_its_node_alone_is_convicted_until_the_term_ends_or_it_is_lifted() {
     for lifted in [false, true] {
         let mut suspects = accused(1, false, now);
         ask(&mut suspects, 1, now, true);
-        let verdict = suspects.ended(who(1), Ended::Lost, TERMS, now);
+        let verdict = suspects.ended(who(1), Ended::Lost(Loss::Crash), TERMS, now);
         assert_eq!(verdict, Verdict::Convicted);
         let later = now + Duration::from_secs(599);
         assert_eq!(ask(&mut suspects, 1, later, true), Standing::Convicted);
@@ -71,6 +71,21 @@ fn who_kills_its_node_alone_is_convicted_until_the_term_ends_or_it_is_lifted() {
         assert_eq!(ask(&mut suspects, 1, end, true), Standing::Free);
         suspects.sweep(end);
         assert!(suspects.is_calm());
+    }
+}
+
+#[test]
+fn who_loses_its_node_in_another_way_than_before_is_tried_again() {
+    let now = Instant::now();
+    let mut suspects = accused(1, false, now);
+    for (loss, verdict) in [
+        (Loss::Hang, Verdict::Open),
+        (Loss::Crash, Verdict::Open),
+        (Loss::Crash, Verdict::Convicted),
+    ] {
+        assert_eq!(ask(&mut suspects, 1, now, true), Standing::Trial(1));
+        let ended = Ended::Lost(loss);
+        assert_eq!(suspects.ended(who(1), ended, TERMS, now), verdict);
     }
 }
 
@@ -94,7 +109,11 @@ fn a_poison_among_many_is_found_with_few_deaths_and_nobody_else_is_convicted() {
                 deaths += u32::from(dies);
                 assert!(!tried.is_empty());
                 for number in tried {
-                    let how = if dies { Ended::Lost } else { Ended::Survived };
+                    let how = if dies {
+                        Ended::Lost(Loss::Crash)
+                    } else {
+                        Ended::Survived
+                    };
                     suspects.ended(who(number), how, TERMS, now);
                 }
             }
@@ -109,7 +128,7 @@ fn a_poison_among_many_is_found_with_few_deaths_and_nobody_else_is_convicted() {
 }
 
 #[test]
-fn without_its_node_a_get_goes_elsewhere_after_a_while_one_at_a_time_and_a_write_waits_on() {
+fn without_its_node_a_suspect_goes_elsewhere_after_a_while_one_at_a_time_and_a_write_later() {
     let now = Instant::now();
     let later = now + TERMS.suspect_wait;
     let mut suspects = accused(2, true, now);
@@ -118,7 +137,7 @@ fn without_its_node_a_get_goes_elsewhere_after_a_while_one_at_a_time_and_a_write
     assert_eq!(ask(&mut suspects, 1, later, false), Standing::Elsewhere(1));
     assert_eq!(ask(&mut suspects, 2, later, false), Standing::Wait);
     assert_eq!(
-        suspects.ended(who(1), Ended::Lost, TERMS, later),
+        suspects.ended(who(1), Ended::Lost(Loss::Crash), TERMS, later),
         Verdict::Convicted
     );
     assert_eq!(ask(&mut suspects, 2, later, false), Standing::Elsewhere(1));
@@ -128,6 +147,8 @@ fn without_its_node_a_get_goes_elsewhere_after_a_while_one_at_a_time_and_a_write
     );
     let mut writes = accused(1, false, now);
     assert_eq!(ask(&mut writes, 1, later, false), Standing::Wait);
+    let later = now + TERMS.suspect_wait * WRITE_PATIENCE;
+    assert_eq!(ask(&mut writes, 1, later, false), Standing::Elsewhere(1));
 }
 
 #[test]
@@ -172,6 +193,27 @@ fn whom_another_gateway_suspects_waits_and_whom_it_convicts_is_refused() {
 }
 
 #[test]
+fn whom_two_gateways_suspect_is_not_tried_while_a_node_is_missing() {
+    let now = Instant::now();
+    let mut suspects = accused(2, false, now);
+    let until = now + Duration::from_secs(60);
+    suspects.agree(BTreeMap::new(), [(who(1), until)].into());
+    let mut ask = |number, now, missing| {
+        suspects.standing(who(number), TERMS, now, missing, |node| node == 1)
+    };
+    assert_eq!(ask(1, now, true), Standing::Wait);
+    assert_eq!(ask(2, now, true), Standing::Trial(1));
+    let later = now + MISSING_WAIT;
+    suspects.ended(who(2), Ended::Survived, TERMS, now);
+    let mut ask = |now, missing| suspects.standing(who(1), TERMS, now, missing, |node| node == 1);
+    assert_eq!(ask(later - Duration::from_millis(1), true), Standing::Wait);
+    assert_eq!(ask(later, true), Standing::Trial(1));
+    suspects.ended(who(1), Ended::Withdrawn, TERMS, now);
+    let mut ask = |now, missing| suspects.standing(who(1), TERMS, now, missing, |node| node == 1);
+    assert_eq!(ask(now, false), Standing::Trial(1));
+}
+
+#[test]
 fn suspects_and_convictions_are_bounded() {
     let now = Instant::now();
     let mut suspects = accused(SUSPECTS_MAX as u128, false, now);
@@ -182,7 +224,7 @@ fn suspects_and_convictions_are_bounded() {
         // The others are gone.
         let now = now + Duration::from_secs(2);
         assert_eq!(ask(&mut suspects, number, now, true), Standing::Trial(1));
-        suspects.ended(who(number), Ended::Lost, TERMS, now);
+        suspects.ended(who(number), Ended::Lost(Loss::Crash), TERMS, now);
     }
     assert_eq!(suspects.convicted().count(), CONVICTIONS_MAX);
     assert!(suspects.is_full());
