@@ -3,6 +3,7 @@
 //! plant each violation and see it reported, so that a rule that checks nothing is noticed. Left to
 //! clippy: the length of functions, unwrap and indexing. Left to cargo-deny: licences, advisories.
 
+mod alerts;
 mod bans;
 mod documents;
 mod edges;
@@ -49,6 +50,11 @@ fn files_are_named_for_what_they_do_and_open_with_it() {
 #[test]
 fn nothing_banned_is_in_the_tree_or_its_dependencies() {
     hold(&bans::check(&Tree::read()));
+}
+
+#[test]
+fn every_alert_has_its_page_and_its_case() {
+    hold(&alerts::check(&Tree::read()));
 }
 
 #[test]
