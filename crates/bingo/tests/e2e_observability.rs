@@ -25,6 +25,8 @@ use observability::files::{self, Named};
 
 /// What Prometheus adds by itself.
 const OF_THE_TARGET: [&str; 3] = ["job", "instance", "process"];
+/// Shown where the machine can tell: nothing may synchronise its clock.
+const MAY_BE_ABSENT: [&str; 1] = ["bingo_host_clock_offset_seconds"];
 /// Series of Prometheus' own.
 const ITS_OWN: [&str; 2] = ["up", "ALERTS"];
 
@@ -167,6 +169,9 @@ impl Known {
                 problems.push(format!("{metric} names no job"));
                 continue;
             };
+            if MAY_BE_ABSENT.contains(&metric.as_str()) {
+                continue;
+            }
             let of_job = self.0.get(&job.value);
             let Some(found) = of_job.and_then(|metrics| metrics.get(metric)) else {
                 problems.push(format!("{} shows no {metric}", job.value));

@@ -40,7 +40,7 @@ impl App {
         })?;
         let faults = Arc::new(Faults::new(&config.faults));
         let metrics = NodeMetrics::new(&faults.each(), |registry| {
-            storage.register_metrics(registry)
+            storage.register_metrics(registry);
         });
         Ok(Arc::new(Self {
             host: config.host_name(),

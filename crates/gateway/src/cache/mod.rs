@@ -248,7 +248,7 @@ impl MetricConstructor<Histogram> for Ages {
 }
 
 /// What the cache shows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CacheMetrics {
     requests: Family<RequestLabels, Counter>,
     ages: Family<RouteLabels, Histogram, Ages>,
@@ -258,7 +258,12 @@ pub(crate) struct CacheMetrics {
 
 impl CacheMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self {
+            requests: Family::default(),
+            ages: Family::new_with_constructor(Ages),
+            bytes: Gauge::default(),
+            entries: Gauge::default(),
+        };
         registry.register(
             "bingo_cache_requests",
             "Requests of routes with a cache by what became of them, and refreshes in the background",
