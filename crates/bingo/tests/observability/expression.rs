@@ -51,12 +51,17 @@ impl Expression {
         let mut at = 0;
         while let Some(token) = tokens.get(at) {
             at += 1;
-            let Token::Word(word) = token else { continue };
-            let is_call = is_sign(tokens.get(at), "(");
-            if GROUPINGS.contains(&word.as_str()) {
+            let Token::Word(name) = token else { continue };
+            let next = tokens.get(at);
+            // `sum(…)`, `sum by (…) (…)`.
+            let is_call = is_sign(next, "(")
+                || next
+                    .and_then(word)
+                    .is_some_and(|next| next == "by" || next == "without");
+            if GROUPINGS.contains(&name.as_str()) {
                 at = expression.take_labels(&tokens, at);
-            } else if !OPERATORS.contains(&word.as_str()) && !is_call {
-                at = expression.take_selector(word, &tokens, at);
+            } else if !OPERATORS.contains(&name.as_str()) && !is_call {
+                at = expression.take_selector(name, &tokens, at);
             }
         }
         expression
