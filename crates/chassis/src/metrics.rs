@@ -114,7 +114,11 @@ pub fn method_label(method: &str) -> &'static str {
 
 /// What `GET /metrics` answers to whoever asks with this `Accept`: content type and text.
 pub fn answer(registry: &Registry, accept: Option<&str>) -> (&'static str, String) {
-    let text = encode(registry);
+    in_format(encode(registry), accept)
+}
+
+/// The same of a text that `encode` has returned.
+pub fn in_format(text: String, accept: Option<&str>) -> (&'static str, String) {
     if accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
         return (CONTENT_TYPE, text);
     }
