@@ -13,12 +13,17 @@ pub(crate) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print what Prometheus shall scrape, as a file of its service discovery (file_sd)
+    #[arg(long, conflicts_with = "json")]
+    targets: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let layout = arguments.place.layout()?;
     let installation = local::status::read(&layout);
-    if arguments.json {
+    if arguments.targets {
+        output::json(&local::targets::of(&installation.processes))?;
+    } else if arguments.json {
         output::json(&installation)?;
     } else if !layout.is_ours() {
         output::line(&format!("no installation in {}", layout.root().display()))?;

@@ -243,8 +243,10 @@ impl Flight {
     }
 
     fn measure(&self, failed: bool, now: Instant) {
-        let seconds = now.saturating_duration_since(self.started).as_secs_f32();
-        self.node.measured(self.class, seconds, failed, now);
+        let took = now.saturating_duration_since(self.started);
+        self.node
+            .measured(self.class, took.as_secs_f32(), failed, now);
+        self.node.metrics.took(took.as_secs_f64());
     }
 
     fn learn(&self, event: Option<Event>) {

@@ -34,6 +34,7 @@ mod balancer;
 mod body;
 mod cache;
 pub mod config;
+mod connection_metrics;
 mod ejection;
 mod events;
 mod exchange;

@@ -1,21 +1,26 @@
 //! The gateway's metrics (interfaces.md "Metrics"). Handles are looked up once, at the start, so
-//! that counting costs a request one atomic addition.
+//! that counting costs a request one atomic addition. Counters whose labels are known beforehand begin
+//! at 0: the first ejection, say, is then an increase, where a series that begins with it shows none.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use chassis::metrics::{HttpServer, RequestLabels};
+use chassis::metrics::{Durations, HttpServer, RequestLabels};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::admission::AdmissionMetrics;
 use crate::cache::CacheMetrics;
+use crate::connection_metrics::ConnectionMetrics;
 use crate::ejection::{Reason, State};
+use crate::nodes::Nodes;
 use crate::quarantine::QuarantineMetrics;
+use crate::retry::Failure;
 use crate::tls::CertificateMetrics;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,6 +49,16 @@ struct RetryLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LimitLabels {
     limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabels {
+    node: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PlaceLabels {
+    place: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,8 +107,15 @@ pub(crate) struct Metrics {
     pub(crate) quarantine: QuarantineMetrics,
     /// Requests that had to wait for a usable node.
     pub(crate) holds: Counter<u64, AtomicU64>,
-    pub(crate) quic_connections: Gauge,
+    pub(crate) connections: ConnectionMetrics,
     pub(crate) quic_panics: Counter<u64, AtomicU64>,
+    held: Gauge,
+    spooled: Family<PlaceLabels, Gauge>,
+    spools: Family<ResultLabels, Counter>,
+    /// Nearly every request counts one of these.
+    spooled_whole: Counter,
+    node_in_flight: Family<NodeLabels, Gauge>,
+    node_duration: Family<NodeLabels, Histogram, Durations>,
     node_state: Family<StateLabels, Gauge>,
     ejections: Family<ReasonLabels, Counter>,
     attempts: Family<OutcomeLabels, Counter>,
@@ -113,8 +135,14 @@ impl Metrics {
             cache: CacheMetrics::register(&mut registry),
             quarantine: QuarantineMetrics::register(&mut registry),
             holds: Counter::default(),
-            quic_connections: Gauge::default(),
+            connections: ConnectionMetrics::register(&mut registry),
             quic_panics: Counter::default(),
+            held: Gauge::default(),
+            spooled: Family::default(),
+            spools: Family::default(),
+            spooled_whole: Counter::default(),
+            node_in_flight: Family::default(),
+            node_duration: Family::new_with_constructor(Durations),
             node_state: Family::default(),
             ejections: Family::default(),
             attempts: Family::default(),
@@ -126,8 +154,13 @@ impl Metrics {
             registry: Registry::default(),
         };
         metrics.register(&mut registry);
+        metrics.register_more(&mut registry);
+        chassis::metrics::register_build_info(&mut registry);
+        metrics.begin_at_zero();
+        let whole = ResultLabels { result: "whole" };
         Self {
             registry,
+            spooled_whole: metrics.spools.get_or_create_owned(&whole),
             ..metrics
         }
     }
@@ -164,11 +197,6 @@ impl Metrics {
             self.holds.clone(),
         );
         registry.register(
-            "bingo_quic_connections",
-            "Open HTTP/3 connections",
-            self.quic_connections.clone(),
-        );
-        registry.register(
             "bingo_quic_panics",
             "Panics in the HTTP/3 library, each of which ended one connection or request",
             self.quic_panics.clone(),
@@ -183,6 +211,64 @@ impl Metrics {
             "Reloads of the configuration that were done, or refused for its faults",
             self.reloads.clone(),
         );
+    }
+
+    fn register_more(&self, registry: &mut Registry) {
+        registry.register(
+            "bingo_node_in_flight",
+            "Requests that this gateway has at a node now, to the end of their answers' bodies",
+            self.node_in_flight.clone(),
+        );
+        registry.register(
+            "bingo_attempt_duration_seconds",
+            "Time of one attempt on a node, from its choice to the end of the answer's body, in seconds",
+            self.node_duration.clone(),
+        );
+        registry.register(
+            "bingo_held_requests",
+            "Requests that wait now for a node to come back",
+            self.held.clone(),
+        );
+        registry.register(
+            "bingo_spooled_bytes",
+            "Bytes of answers that were taken in and wait for their clients, in memory or in a file",
+            self.spooled.clone(),
+        );
+        registry.register(
+            "bingo_spools",
+            "Answers that were taken in before their client got them: whole, streamed from where \
+             there was no more room or time, or lost with their node",
+            self.spools.clone(),
+        );
+    }
+
+    fn begin_at_zero(&self) {
+        for result in ["won", "lost"] {
+            drop(self.hedges.get_or_create(&ResultLabels { result }));
+        }
+        for result in ["done", "refused"] {
+            drop(self.reloads.get_or_create(&ResultLabels { result }));
+        }
+        for result in ["whole", "streamed", "lost"] {
+            drop(self.spools.get_or_create(&ResultLabels { result }));
+        }
+        drop(self.limit_counter("connections_max"));
+        for reason in Failure::ALL.map(Failure::name) {
+            drop(self.retries.get_or_create(&RetryLabels { reason }));
+        }
+    }
+
+    /// Takes over what is kept elsewhere; due before a scrape.
+    pub(crate) fn show(&self, held: usize, spooled: u64, spooled_in_memory: u64, nodes: &Nodes) {
+        self.held.set(held as i64);
+        let in_files = spooled.saturating_sub(spooled_in_memory);
+        for (place, bytes) in [("memory", spooled_in_memory), ("file", in_files)] {
+            let gauge = self.spooled.get_or_create(&PlaceLabels { place });
+            gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+        for node in nodes.iter() {
+            node.metrics.in_flight.set(i64::from(node.in_flight()));
+        }
     }
 
     /// The handles of one node. Its state is shown with the first `show_state`.
@@ -201,11 +287,22 @@ impl Metrics {
             };
             self.attempts.get_or_create(&labels).clone()
         });
+        let ejections = Reason::ALL.map(|(_, reason)| {
+            let labels = ReasonLabels {
+                node: node.to_owned(),
+                reason,
+            };
+            self.ejections.get_or_create(&labels).clone()
+        });
+        let labels = NodeLabels {
+            node: node.to_owned(),
+        };
         NodeMetrics {
-            name: node.to_owned(),
             states,
             outcomes,
-            ejections: self.ejections.clone(),
+            ejections,
+            in_flight: self.node_in_flight.get_or_create_owned(&labels),
+            duration: self.node_duration.get_or_create_owned(&labels),
         }
     }
 
@@ -235,6 +332,9 @@ impl Metrics {
             };
             self.ejections.remove(&labels);
         }
+        let labels = NodeLabels { node: node() };
+        self.node_in_flight.remove(&labels);
+        self.node_duration.remove(&labels);
     }
 
     pub(crate) fn retried(&self, reason: &'static str) {
@@ -244,6 +344,16 @@ impl Metrics {
     /// `result`: `won` or `lost` by the second node.
     pub(crate) fn hedged(&self, result: &'static str) {
         self.hedges.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// An answer was taken in to its end.
+    pub(crate) fn spooled_whole(&self) {
+        self.spooled_whole.inc();
+    }
+
+    /// `result`: `streamed` or `lost`.
+    pub(crate) fn spooled(&self, result: &'static str) {
+        self.spools.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// `result`: `done` or `refused`.
@@ -282,14 +392,11 @@ pub fn example() -> String {
     metrics.http.observe(&RequestLabels::example(), 0.1);
     let node = metrics.of_node("node-1");
     node.show_state(State::Unknown);
-    node.ejected(Reason::Broken);
-    metrics.retried("no_answer");
-    metrics.hedged("won");
-    metrics.reloaded("done");
-    metrics.limit_hit("connections_max");
+    node.took(0.1);
+    metrics.show(0, 0, 0, &Nodes::none());
     metrics.cache.count("/long_dummy", "hit");
+    metrics.cache.served("/long_dummy", 1.0);
     metrics.admission.of_class("point");
-    metrics.quarantine.example();
     metrics.certificate.example();
     chassis::metrics::encode(&metrics.registry)
 }
@@ -297,10 +404,11 @@ pub fn example() -> String {
 /// The metrics of one node.
 #[derive(Debug)]
 pub(crate) struct NodeMetrics {
-    name: String,
     states: [(State, Gauge); State::ALL.len()],
     outcomes: [Counter; Outcome::ALL.len()],
-    ejections: Family<ReasonLabels, Counter>,
+    ejections: [Counter; Reason::ALL.len()],
+    in_flight: Gauge,
+    duration: Histogram,
 }
 
 impl NodeMetrics {
@@ -311,11 +419,14 @@ impl NodeMetrics {
     }
 
     pub(crate) fn ejected(&self, reason: Reason) {
-        let labels = ReasonLabels {
-            node: self.name.clone(),
-            reason: reason.name(),
-        };
-        self.ejections.get_or_create(&labels).inc();
+        if let Some(counter) = self.ejections.get(reason as usize) {
+            counter.inc();
+        }
+    }
+
+    /// An attempt ended after so many seconds.
+    pub(crate) fn took(&self, seconds: f64) {
+        self.duration.observe(seconds);
     }
 
     pub(crate) fn attempted(&self, outcome: Outcome) {

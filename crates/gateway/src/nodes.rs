@@ -97,6 +97,11 @@ impl Nodes {
         }
     }
 
+    /// For the reference page.
+    pub(crate) fn none() -> Self {
+        Self { list: Vec::new() }
+    }
+
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, Arc<Node>> {
         self.list.iter()
     }

@@ -27,6 +27,16 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::NeverSent,
+        Self::NoAnswer,
+        Self::ServerError,
+        Self::NotDone,
+        Self::Suspected,
+        Self::Refused,
+        Self::OutOfTime,
+    ];
+
     /// A metric's label.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -71,6 +71,23 @@ pub(crate) async fn take(
     flight: &mut Flight,
     deadline: Instant,
 ) -> Result<Spool, Lost> {
+    let taken = fill(worker, live, body, flight, deadline).await;
+    let metrics = &worker.shared.metrics;
+    match &taken {
+        Ok(spool) if spool.is_whole() => metrics.spooled_whole(),
+        Ok(_) => metrics.spooled("streamed"),
+        Err(Lost) => metrics.spooled("lost"),
+    }
+    taken
+}
+
+async fn fill(
+    worker: &Worker,
+    live: &Live,
+    body: &mut Incoming,
+    flight: &mut Flight,
+    deadline: Instant,
+) -> Result<Spool, Lost> {
     let shared = &worker.shared;
     let mut filling = Filling::new(
         Room::new(Arc::clone(&shared.spooled), live.spool.bytes_max),

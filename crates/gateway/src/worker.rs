@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -116,6 +116,16 @@ impl Shared {
         self.admission.set_bounds(&config.admission);
         self.resize(old.limits.connections_max, new.limits.connections_max);
         self.nodes_changed.notify_one();
+    }
+
+    /// What `/metrics` answers: content type and text.
+    pub(crate) fn scrape(&self, accept: Option<&str>) -> (&'static str, String) {
+        let held = self.held.load(Relaxed);
+        let (spooled, in_memory) = (&self.spooled, &self.spooled_in_memory);
+        let (spooled, in_memory) = (spooled.load(Relaxed), in_memory.load(Relaxed));
+        let nodes = &self.live().nodes;
+        self.metrics.show(held, spooled, in_memory, nodes);
+        chassis::metrics::answer(&self.metrics.registry, accept)
     }
 
     /// Milliseconds since the start.

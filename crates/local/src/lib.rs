@@ -22,6 +22,7 @@ pub mod restart;
 mod scale;
 mod secrets;
 pub mod status;
+pub mod targets;
 pub mod up;
 mod watch;
 

@@ -39,12 +39,15 @@ impl App {
             )
         })?;
         let faults = Arc::new(Faults::new(&config.faults));
+        let metrics = NodeMetrics::new(&faults.each(), |registry| {
+            storage.register_metrics(registry);
+        });
         Ok(Arc::new(Self {
             host: config.host_name(),
             config_yaml: masked_yaml(&config)?,
             config,
             storage,
-            metrics: NodeMetrics::new(&faults.each()),
+            metrics,
             faults,
             phase: AtomicU8::new(STARTING),
         }))

@@ -1,5 +1,5 @@
 //! The node's metrics: those of every HTTP server of ours, a count of limits that were hit, which faults
-//! are on, and what `database_metrics` shows of the database.
+//! are on, what `database_metrics` shows of the database, and what storage counts by itself.
 
 use chassis::metrics::{HttpServer, RequestLabels};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -31,16 +31,22 @@ pub(crate) struct NodeMetrics {
 }
 
 impl NodeMetrics {
-    /// `faults`: each one's name and whether it is on.
-    pub(crate) fn new(faults: &[(&'static str, bool)]) -> Self {
+    /// `faults`: each one's name and whether it is on. `storage` registers what storage counts.
+    pub(crate) fn new(
+        faults: &[(&'static str, bool)],
+        storage: impl FnOnce(&mut Registry),
+    ) -> Self {
         let mut registry = Registry::default();
         let http = HttpServer::register(&mut registry);
+        chassis::metrics::register_build_info(&mut registry);
         let limit_hits = Family::<LimitLabels, Counter>::default();
         registry.register(
             "bingo_limit_hits",
             "Requests or connections that met a limit of the configuration",
             limit_hits.clone(),
         );
+        let limit = "connections_max";
+        drop(limit_hits.get_or_create_owned(&LimitLabels { limit }));
         let fault_enabled = Family::<FaultLabels, Gauge>::default();
         registry.register(
             "bingo_fault_enabled",
@@ -51,6 +57,7 @@ impl NodeMetrics {
             let labels = FaultLabels { fault };
             fault_enabled.get_or_create(&labels).set(i64::from(*on));
         }
+        storage(&mut registry);
         Self {
             http,
             database: DatabaseMetrics::register(&mut registry),
@@ -63,18 +70,22 @@ impl NodeMetrics {
         self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
     }
 
-    /// The text that Prometheus reads, with what is known of the database.
-    pub(crate) fn encode(&self, observed: &Observed) -> String {
+    /// What `/metrics` answers, with what is known of the database: content type and text.
+    pub(crate) fn answer(
+        &self,
+        observed: &Observed,
+        accept: Option<&str>,
+    ) -> (&'static str, String) {
         self.database.show(observed);
-        chassis::metrics::encode(&self.registry)
+        chassis::metrics::answer(&self.registry, accept)
     }
 }
 
 /// A scrape after one of everything had happened, for the reference page: an empty family is not
 /// encoded.
 pub fn example() -> String {
-    let metrics = NodeMetrics::new(&[("operation", true)]);
+    let metrics = NodeMetrics::new(&[("operation", true)], storage::register_example_metrics);
     metrics.http.observe(&RequestLabels::example(), 0.1);
-    metrics.limit_hit("connections_max");
-    metrics.encode(&crate::database_metrics::example())
+    metrics.database.show(&crate::database_metrics::example());
+    chassis::metrics::encode(&metrics.registry)
 }

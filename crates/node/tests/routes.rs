@@ -380,7 +380,7 @@ async fn metrics_name_templates_and_leave_probes_out() {
     assert!(
         metrics
             .header("content-type")
-            .starts_with("application/openmetrics-text")
+            .starts_with("text/plain; version=0.0.4")
     );
     let line = "http_server_request_duration_seconds_count{http_route=\"/api/movie/{id}\",\
                 http_request_method=\"GET\",http_response_status_code=\"200\",\

@@ -103,11 +103,16 @@ impl Hosts {
         let mut repeats = 0;
         loop {
             let begun = Instant::now();
-            let lent = self.lease::<C>(need, deadline).await?;
+            let lent = self.lease::<C>(need, deadline).await;
             let waited = begun.elapsed();
+            self.metrics().waited(C::NAME, waited);
+            let lent = lent?;
             let connection = lent.lease.connection()?;
             let work = attempt(connection, question, to_the_end);
-            let broken = match self.unbroken(&lent, question, deadline, work).await {
+            let result = self.unbroken(&lent, question, deadline, work).await;
+            let took = begun.elapsed().saturating_sub(waited);
+            self.metrics().asked(C::NAME, result.is_ok(), took);
+            let broken = match result {
                 Ok((first, stream)) => {
                     tell_if_slow(question.attempted, waited, begun.elapsed());
                     return Ok((first, stream, lent));

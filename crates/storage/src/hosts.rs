@@ -17,6 +17,7 @@ use crate::error::{Attempt, Error};
 use crate::observed::{HostObserved, Observed, PoolObserved, Role};
 use crate::pool::{Class, HostState, Lease, NoLease, Pool};
 use crate::queries::{Lists, Pauses, Points};
+use crate::query_metrics::QueryMetrics;
 use crate::writes::Writes;
 
 /// All servers of the configuration.
@@ -25,6 +26,7 @@ pub(crate) struct Hosts {
     rules: Rules,
     known: Mutex<Known>,
     view: watch::Sender<Arc<View>>,
+    metrics: QueryMetrics,
 }
 
 /// One server and our connections to it.
@@ -135,7 +137,12 @@ impl Hosts {
             },
             known: Mutex::new(known),
             view: watch::Sender::new(Arc::default()),
+            metrics: QueryMetrics::new(),
         })
+    }
+
+    pub(crate) fn metrics(&self) -> &QueryMetrics {
+        &self.metrics
     }
 
     pub(crate) fn servers(&self) -> &[Server] {

@@ -16,6 +16,7 @@ mod pool;
 mod pooler;
 mod purge;
 mod queries;
+mod query_metrics;
 mod records;
 mod tell;
 mod tls;
@@ -27,6 +28,8 @@ pub use config::{Host, PostgresCluster, SslMode};
 pub use error::Error;
 pub use observed::{HostObserved, Observed, PoolObserved, Role};
 pub use pages::{PLACE_PATTERN, Page, Place, SESSION_PLACE_PATTERN, SessionPlace, page_statements};
-pub use queries::{LIST_ROWS_MAX, LIST_SETTINGS, List, Storage, list_statements};
+pub use queries::{
+    LIST_ROWS_MAX, LIST_SETTINGS, List, Storage, list_statements, register_example_metrics,
+};
 pub use records::{Customer, Date, Found, Movie, Record, Session, Timestamp};
 pub use writes::{Created, Deleted, IdempotencyKey, NewSession};

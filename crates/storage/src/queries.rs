@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_postgres::Error as DriverError;
 use tokio_postgres::types::{ToSql, Type};
@@ -17,6 +18,7 @@ use crate::deadline;
 use crate::hosts::{Hosts, Need, Pools};
 use crate::observed::Observed;
 use crate::pool::{Class, Parameters, Pool, Preparer, Query};
+use crate::query_metrics::QueryMetrics;
 use crate::records::{Customer, Found, Movie, Record, Session};
 use crate::writes::Writes;
 use crate::{Error, PostgresCluster, purge, tell, watch};
@@ -46,6 +48,11 @@ pub struct List<R: Record> {
     record: std::marker::PhantomData<fn() -> R>,
 }
 
+/// What `register_metrics` shows after one of everything has happened, for the reference page.
+pub fn register_example_metrics(registry: &mut Registry) {
+    QueryMetrics::example().register(registry);
+}
+
 impl Storage {
     /// Checks the configuration and returns at once; the servers are looked at, and the first
     /// connections made, in the background. Must be called inside a tokio runtime. Errors: a cluster
@@ -68,6 +75,11 @@ impl Storage {
     /// What is known of each server now, and what its pools do.
     pub fn observed(&self) -> Observed {
         self.0.hosts.observed()
+    }
+
+    /// Shows how long questions wait and take.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.0.hosts.metrics().register(registry);
     }
 
     /// Whether a server for reads answers and has our tables.

@@ -7,8 +7,8 @@ pub(super) fn page() -> String {
     let mut page = String::from(
         "# Metrics\n\n\
          `GET /metrics` on the admin listener (gateways: `--admin-port` of `bingo up`, `admin.listen`; \
-         nodes:\n`--admin-listen`), in the text format of OpenMetrics 1.0. Probes are left out of the \
-         request metrics.\nGateways and nodes are told apart by the scrape's job.\n",
+         nodes:\n`--admin-listen`). Who asks for OpenMetrics 1.0, as Prometheus does, gets it; all others get \
+         the text\nformat 0.0.4. Probes are left out of the request metrics. Gateways and nodes are told apart by the scrape's job.\n",
     );
     for (role, text) in [
         ("Gateway", gateway::metrics_example()),

@@ -3,6 +3,7 @@
 //! plant each violation and see it reported, so that a rule that checks nothing is noticed. Left to
 //! clippy: the length of functions, unwrap and indexing. Left to cargo-deny: licences, advisories.
 
+mod alerts;
 mod bans;
 mod documents;
 mod edges;
@@ -54,4 +55,5 @@ fn nothing_banned_is_in_the_tree_or_its_dependencies() {
 #[test]
 fn documents_are_short_agree_and_link_to_what_exists() {
     hold(&documents::check(&Tree::read()));
+    hold(&alerts::check(&Tree::read()));
 }

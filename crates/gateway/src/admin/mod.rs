@@ -159,8 +159,9 @@ async fn answer(context: &Context, request: Request<Incoming>) -> Answer {
     }
     match resource {
         Resource::Metrics => {
-            let text = chassis::metrics::encode(&shared.metrics.registry);
-            whole(StatusCode::OK, chassis::metrics::CONTENT_TYPE, text)
+            let accept = request.headers().get(header::ACCEPT);
+            let (kind, text) = shared.scrape(accept.and_then(|accept| accept.to_str().ok()));
+            whole(StatusCode::OK, kind, text)
         }
         Resource::Health => status::health(shared),
         Resource::Status => status::status(shared),

@@ -25,8 +25,9 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -185,9 +186,10 @@ impl Asked<'_> {
             entry.headers.clone()
         };
         // Rounded up, so that a cache further on does not add up to more than was allowed.
-        let age = (now.saturating_duration_since(entry.sent) + entry.age)
-            .as_millis()
-            .div_ceil(1000);
+        let age = now.saturating_duration_since(entry.sent) + entry.age;
+        let metrics = &self.worker.shared.metrics.cache;
+        metrics.served(self.route.path, age.as_secs_f64());
+        let age = age.as_millis().div_ceil(1000);
         headers.insert(header::AGE, HeaderValue::from(age as u64));
         if let Ok(status) = HeaderValue::from_str(status) {
             headers.append(CACHE_STATUS, status);
@@ -227,21 +229,51 @@ struct RequestLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+/// Ages in seconds; none may be beyond the last one, the longest `ttl_max` of the service.
+const AGES: [f64; 7] = [1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0];
+
+/// Makes histograms of ages.
+#[derive(Clone, Debug, Default)]
+struct Ages;
+
+impl MetricConstructor<Histogram> for Ages {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(AGES)
+    }
+}
+
 /// What the cache shows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CacheMetrics {
     requests: Family<RequestLabels, Counter>,
+    ages: Family<RouteLabels, Histogram, Ages>,
     bytes: Gauge,
     entries: Gauge,
 }
 
 impl CacheMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self {
+            requests: Family::default(),
+            ages: Family::new_with_constructor(Ages),
+            bytes: Gauge::default(),
+            entries: Gauge::default(),
+        };
         registry.register(
             "bingo_cache_requests",
             "Requests of routes with a cache by what became of them, and refreshes in the background",
             metrics.requests.clone(),
+        );
+        registry.register(
+            "bingo_cache_age_seconds",
+            "Age of the answers that came out of the cache, in seconds; none is older than its \
+             route's ttl_max",
+            metrics.ages.clone(),
         );
         registry.register(
             "bingo_cache_bytes",
@@ -262,6 +294,11 @@ impl CacheMetrics {
         self.requests
             .get_or_create(&RequestLabels { route, result })
             .inc();
+    }
+
+    /// An answer of this age was given to a client.
+    pub(crate) fn served(&self, route: &'static str, age: f64) {
+        self.ages.get_or_create(&RouteLabels { route }).observe(age);
     }
 
     /// Takes the sizes over from the store; due about once a second.

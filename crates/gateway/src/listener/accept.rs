@@ -156,8 +156,9 @@ fn start(
         return;
     };
     connections.open.set(connections.open.get() + 1);
+    worker.shared.metrics.connections.tcp.inc();
     let counted = Counted {
-        _place: place,
+        place,
         connections: Rc::clone(connections),
         _permit: permit,
     };
@@ -174,7 +175,7 @@ fn start(
 /// Counts a connection out, on a panic as well.
 #[derive(Debug)]
 pub(super) struct Counted {
-    _place: Place,
+    place: Place,
     connections: Rc<Connections>,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -183,6 +184,7 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let open = &self.connections.open;
         open.set(open.get().saturating_sub(1));
+        self.place.shared.metrics.connections.tcp.dec();
         self.connections.closed.notify_one();
     }
 }

@@ -18,6 +18,7 @@ use super::flood::Meter;
 use super::stream::{ClientStream, Transport};
 use super::taking::UNSENT_BYTES_MAX;
 use super::{Kind, Lease, http1, http2, preface};
+use crate::connection_metrics::{Handshake, Transport as Carried};
 use crate::handle::Client;
 use crate::valid::ValidLimits;
 use crate::worker::Worker;
@@ -111,10 +112,18 @@ async fn handshake(
     config: &Arc<ServerConfig>,
 ) -> io::Result<Transport> {
     let accepting = TlsAcceptor::from(Arc::clone(config)).accept(stream);
-    match tokio::time::timeout(limits.tls_handshake_timeout, accepting).await {
+    let metrics = &worker.shared.metrics;
+    let accepted = tokio::time::timeout(limits.tls_handshake_timeout, accepting).await;
+    let ended = match &accepted {
+        Ok(Ok(_)) => Handshake::Done,
+        Ok(Err(_)) => Handshake::Failed,
+        Err(_) => Handshake::TimedOut,
+    };
+    metrics.connections.shook_hands(Carried::Tcp, ended);
+    match accepted {
         Ok(accepted) => accepted.map(|stream| Transport::Tls(Box::new(stream))),
         Err(_) => {
-            worker.shared.metrics.limit_hit("tls_handshake_timeout");
+            metrics.limit_hit("tls_handshake_timeout");
             Err(io::ErrorKind::TimedOut.into())
         }
     }

@@ -376,13 +376,13 @@ impl QuarantineMetrics {
             metrics.verdicts.clone(),
         );
         metrics.show(0, 0);
+        for reason in [Loss::Crash, Loss::Hang, Loss::Unhealthy].map(Loss::name) {
+            drop(metrics.suspected.get_or_create(&ReasonLabels { reason }));
+        }
+        for verdict in ["innocent", "acquitted", "convicted"] {
+            drop(metrics.verdicts.get_or_create(&VerdictLabels { verdict }));
+        }
         metrics
-    }
-
-    /// One of everything has happened, for the reference page.
-    pub(crate) fn example(&self) {
-        self.suspected(Loss::Crash);
-        self.verdict("acquitted");
     }
 
     fn show(&self, suspected: usize, convicted: usize) {

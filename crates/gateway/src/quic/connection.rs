@@ -24,6 +24,7 @@ use super::body::QuicBody;
 use super::meter::{LOOK, Meter};
 use super::{Handshake, note};
 use crate::body::{AnswerBody, BodyError, ClientBody};
+use crate::connection_metrics::{Handshake as Ended, Transport};
 use crate::handle::{Client, handle};
 use crate::listener::{PIECE_BYTES_MAX, Place};
 use crate::worker::{Shared, Worker};
@@ -52,7 +53,7 @@ pub(super) struct Counted {
 
 impl Counted {
     pub(super) fn new(shared: Arc<Shared>, place: Place, permit: OwnedSemaphorePermit) -> Self {
-        shared.metrics.quic_connections.inc();
+        shared.metrics.connections.quic.inc();
         Self {
             shared,
             _place: place,
@@ -63,7 +64,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.shared.metrics.quic_connections.dec();
+        self.shared.metrics.connections.quic.dec();
     }
 }
 
@@ -74,11 +75,18 @@ pub(super) async fn shake_hands(
     handshake: Handshake,
 ) -> Result<quinn::Connection, Box<dyn Error>> {
     let timeout = worker.shared.live().limits.tls_handshake_timeout;
+    let metrics = &worker.shared.metrics;
+    let ended = |result| metrics.connections.shook_hands(Transport::Quic, result);
     let Ok(connection) = tokio::time::timeout(timeout, connecting).await else {
-        worker.shared.metrics.limit_hit("tls_handshake_timeout");
+        metrics.limit_hit("tls_handshake_timeout");
+        ended(Ended::TimedOut);
         return Err("the handshake took too long".into());
     };
     drop(handshake);
+    ended(match connection {
+        Ok(_) => Ended::Done,
+        Err(_) => Ended::Failed,
+    });
     Ok(connection?)
 }
 

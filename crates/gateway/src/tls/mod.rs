@@ -324,13 +324,15 @@ impl CertificateMetrics {
             "Times that the certificate was swapped, or that a new one could not be used (failed)",
             metrics.reloads.clone(),
         );
+        for result in ["swapped", "failed"] {
+            drop(metrics.reloads.get_or_create(&ResultLabels { result }));
+        }
         metrics
     }
 
     /// For the reference page.
     pub(crate) fn example(&self) {
         self.not_after.get_or_create(&NO_LABELS).set(0);
-        self.reloaded("swapped");
     }
 
     fn reloaded(&self, result: &'static str) {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::typed_response;
 use crate::app::App;
@@ -53,9 +54,8 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Probl
     Ok(typed_response("text/plain", "ready"))
 }
 
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    typed_response(
-        chassis::metrics::CONTENT_TYPE,
-        app.metrics.encode(&app.storage.observed()),
-    )
+pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let (kind, text) = app.metrics.answer(&app.storage.observed(), accept);
+    typed_response(kind, text)
 }
