@@ -1,5 +1,5 @@
-//! What is wrong with it: the quota of requests, and the ways in which it fails. Each can be asked for,
-//! none is left to chance.
+//! What is wrong with it: the quota of requests, and the ways in which it fails. Each can be asked for;
+//! which one it is is left to chance only where that is asked for.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,9 +24,16 @@ impl End {
             "panic" => Self::Panic,
             "leak" => Self::Leak,
             "bad" => Self::Bad,
+            "any" => [Self::Exit, Self::Panic, Self::Leak, Self::Bad][chance() as usize % 4],
             _ => panic!("unknown end {name}"),
         }
     }
+}
+
+/// A number that nobody knows before: the clock's, below a second.
+pub(crate) fn chance() -> u64 {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::from(now.subsec_micros())
 }
 
 pub(crate) struct Faults {

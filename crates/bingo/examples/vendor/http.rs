@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::answers;
@@ -30,8 +31,15 @@ pub(crate) fn serve(stream: TcpStream, faults: &Faults, log: &Mutex<File>, datab
     while let Ok(Some(asked)) = read(&mut input) {
         let _ = writeln!(log.lock().unwrap(), "{} {}", asked.method, asked.path);
         let (status, kind, body) = answer(&asked, faults, database);
+        let created = body
+            .strip_prefix("{\"id\":")
+            .filter(|_| status == 201)
+            .and_then(|rest| rest.split_once(','));
+        let location = created.map_or_else(String::new, |(id, _)| {
+            format!("Location: /api/session/{id}\r\n")
+        });
         let head = format!(
-            "HTTP/1.1 {status} Whatever\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            "HTTP/1.1 {status} Whatever\r\nContent-Type: {kind}\r\n{location}Content-Length: {}\r\n\r\n",
             body.len()
         );
         let sent = out.write_all(format!("{head}{body}").as_bytes());
@@ -109,7 +117,7 @@ fn answer(asked: &Asked, faults: &Faults, database: &str) -> Answer {
         ("GET", "/api/movie" | "/api/customer" | "/api/session") => {
             (200, JSON, format!("[{},{}]", row("2"), row("1")))
         }
-        ("POST", "/api/session") => (201, JSON, row("1")),
+        ("POST", "/api/session") => (201, JSON, stored(&asked.body)),
         (method, path) => one(method, path),
     }
 }
@@ -132,6 +140,13 @@ fn one(method: &str, path: &str) -> Answer {
 
 fn row(id: &str) -> String {
     format!("{{\"id\":{id}}}")
+}
+
+/// What came, under an id of its own.
+fn stored(body: &str) -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let id = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    format!("{{\"id\":{id},{}", body.trim_start_matches('{'))
 }
 
 /// Bits 32 to 35 of the number choose what happens to this process.

@@ -62,7 +62,7 @@ fn flags(words: &[String]) -> Flags {
         match name.as_str() {
             "--patience" => flags.patience = Duration::from_secs(number()),
             "--dead-address" => flags.dead_address.clone_from(value),
-            "--lifetime" => flags.lifetime = Some(Duration::from_secs(number())),
+            "--lifetime" => flags.lifetime = Some(lifetime(value)),
             "--leak" => flags.leak_mib_per_second = usize::try_from(number()).unwrap(),
             "--rps" => flags.requests_per_second = u32::try_from(number()).unwrap(),
             "--end" => flags.end = End::of_name(value),
@@ -70,6 +70,14 @@ fn flags(words: &[String]) -> Flags {
         }
     }
     flags
+}
+
+/// Seconds, or `FROM-TO`, between which the clock chooses.
+fn lifetime(value: &str) -> Duration {
+    let seconds = |text: &str| text.parse::<u64>().expect("a number of seconds");
+    let (from, to) = value.split_once('-').unwrap_or((value, value));
+    let (from, to) = (seconds(from), seconds(to));
+    Duration::from_secs(from + faults::chance() % (to - from + 1))
 }
 
 fn run_server(flags: &Flags) {
