@@ -34,13 +34,14 @@ lint: ## format, lints, dependencies, tidiness; no PostgreSQL needed
 	@.ci/deny
 	cargo test --locked --profile ci -p bingo --test tidy
 
-bench: ## the gateway beside nginx and HAProxy, prepare_db and the lists beside psql, misbehaving children; about ten minutes
+bench: ## the gateway beside nginx and HAProxy, prepare_db and the lists beside psql, misbehaving children, a broken node; a quarter of an hour
 	@.ci/prepare rust compiler postgres bench
 	cargo build --profile dist --locked -p bingo
 	cargo build --profile dist --locked -p gateway --example http3_load
 	bench/gateway --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 	bench/database --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 	bench/supervisor --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo --peers bingo
+	bench/faults --bingo $(or $(CARGO_TARGET_DIR),target)/dist/bingo
 
 drill: ## every fault of the table, 10 000 requests each; half an hour; ARGS=--short for a taste
 	@.ci/prepare rust compiler postgres
