@@ -6,8 +6,6 @@
 mod e2e {
     #[allow(dead_code)] // each test binary uses its part
     pub(crate) mod installation;
-    #[allow(dead_code)]
-    pub(crate) mod processes;
 }
 mod observability {
     pub(crate) mod expression;
