@@ -4,7 +4,7 @@ use chassis::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    completion, configuration, doctor, down, drill, gateway, inspect, load, logs, output,
+    completion, configuration, doctor, down, drill, events, gateway, inspect, load, logs, output,
     prepare_db, reference, restart, run_server, start, status, stop, supervise, up,
 };
 
@@ -27,6 +27,8 @@ enum Command {
     Status(status::Arguments),
     /// Show what one process of an installation wrote
     Logs(logs::Arguments),
+    /// Show what happened in an installation
+    Events(events::Arguments),
     /// Stop one process of an installation and keep it stopped
     Stop(stop::Arguments),
     /// Start one process of an installation that was stopped or has failed
@@ -89,6 +91,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Down(arguments) => down::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Start(arguments) => start::run(&arguments),
         Command::Restart(arguments) => restart::run(&arguments),

@@ -7,6 +7,7 @@ mod configuration;
 mod doctor;
 mod down;
 mod drill;
+mod events;
 mod gateway;
 mod inspect;
 mod load;

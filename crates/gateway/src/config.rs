@@ -102,6 +102,13 @@ pub struct Admin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub state_file: Option<String>,
+    /// A file to which a line of JSON is appended for each thing that happens: nodes ejected and back,
+    /// suspects and convictions, reloads. All processes of an installation share it, and its supervisor
+    /// keeps it small; where nobody does, it stops at 16 MiB. Left out: events are forgotten with the
+    /// gateway's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub events_file: Option<String>,
 }
 
 /// Where the certificate comes from: an own authority (`folder`), or files (`certificate`, `key`).

@@ -388,7 +388,8 @@ pub(crate) fn lasting(text: &str) -> &'static str {
 /// A scrape after one of everything had happened, for the reference page: an empty family is not
 /// encoded.
 pub fn example() -> String {
-    let metrics = Metrics::new();
+    let mut metrics = Metrics::new();
+    chassis::events::Events::default().register(&mut metrics.registry);
     metrics.http.observe(&RequestLabels::example(), 0.1);
     let node = metrics.of_node("node-1");
     node.show_state(State::Unknown);

@@ -10,7 +10,7 @@ use chassis::config::{Examined, Fault};
 use http::{HeaderValue, Method};
 
 use crate::cache::config::{Rules, ValidCache};
-use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
+use crate::config::{Admin, Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
 use crate::faults::Faults;
 use crate::head;
@@ -21,6 +21,12 @@ use crate::tls::{Certificates, ValidTls};
 use crate::{addresses, admission};
 
 const TLS_REMEDY: &str = "name one in the section tls: a folder, or certificate and key";
+
+/// What a gateway calls itself unless it is told otherwise.
+const DEFAULT_NAME: &str = "gateway";
+
+/// A key of the section `admin` that names a file.
+type FileKey = fn(&Admin) -> &Option<String>;
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -36,6 +42,9 @@ pub struct Valid {
     /// Where the token for changes stands.
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) state_file: Option<PathBuf>,
+    pub(crate) events_file: Option<PathBuf>,
+    /// What this gateway calls itself where it tells of events.
+    pub name: String,
     /// `None`: no listener speaks TLS.
     pub(crate) tls: Option<ValidTls>,
     /// Opened by `open_certificates`: who only checks a file opens nothing.
@@ -268,8 +277,10 @@ impl Config {
             admin,
             threads: self.threads,
             source: None,
-            token_file: self.token_file(faults),
-            state_file: self.state_file(faults),
+            token_file: self.file("admin.token_file", |admin| &admin.token_file, faults),
+            state_file: self.file("admin.state_file", |admin| &admin.state_file, faults),
+            events_file: self.file("admin.events_file", |admin| &admin.events_file, faults),
+            name: DEFAULT_NAME.to_owned(),
             tls,
             certificates: None,
             nodes: self.nodes.clone(),
@@ -287,20 +298,12 @@ impl Config {
         }
     }
 
-    fn state_file(&self, faults: &mut Faults) -> Option<PathBuf> {
-        let path = self.admin.as_ref()?.state_file.as_ref()?;
+    /// A file of the section `admin`.
+    fn file(&self, key: &str, of: FileKey, faults: &mut Faults) -> Option<PathBuf> {
+        let path = of(self.admin.as_ref()?).as_ref()?;
         if path.is_empty() {
             let remedy = "name a file, or leave the key out";
-            faults.add("admin.state_file", "", "it is empty", remedy);
-        }
-        Some(PathBuf::from(path))
-    }
-
-    fn token_file(&self, faults: &mut Faults) -> Option<PathBuf> {
-        let path = self.admin.as_ref()?.token_file.as_ref()?;
-        if path.is_empty() {
-            let remedy = "write the path of a file, or leave the key out";
-            faults.add("admin.token_file", "", "it is empty", remedy);
+            faults.add(key, "", "it is empty", remedy);
         }
         Some(PathBuf::from(path))
     }

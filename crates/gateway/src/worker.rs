@@ -66,7 +66,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(config: &Valid) -> Self {
         let started = Instant::now();
-        let metrics = Metrics::new();
+        let mut metrics = Metrics::new();
+        let file = match &config.events_file {
+            Some(path) => chassis::events::Events::to_file(path, &config.name),
+            None => chassis::events::Events::default(),
+        };
+        file.register(&mut metrics.registry);
         let wanted = config.state_file.as_deref().map(wants::read);
         // One that cannot be read is told by whoever watches it.
         let wanted = wanted.and_then(Result::ok).unwrap_or_default();
@@ -85,7 +90,7 @@ impl Shared {
             looks: Semaphore::new(LOOKS_MAX),
             quarantine: Quarantine::new(metrics.quarantine.clone()),
             metrics,
-            events: Events::new(),
+            events: Events::new(file),
             threads: config.threads.unwrap_or_else(cores),
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
             per_client: PerClient::default(),

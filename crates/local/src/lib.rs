@@ -10,6 +10,7 @@ mod database;
 pub mod doctor;
 pub mod down;
 mod error;
+pub mod events;
 mod exec;
 mod generate;
 mod layout;

@@ -26,6 +26,7 @@ mod writes;
 
 pub use config::{Host, PostgresCluster, SslMode};
 pub use error::Error;
+pub use hosts::Looks;
 pub use observed::{HostObserved, Observed, PoolObserved, Role};
 pub use pages::{PLACE_PATTERN, Page, Place, SESSION_PLACE_PATTERN, SessionPlace, page_statements};
 pub use queries::{

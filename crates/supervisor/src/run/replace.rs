@@ -163,6 +163,7 @@ impl Supervisor {
             return;
         };
         tracing::info!(name = slot.process.name, reason, "handed over");
+        self.events.tell("replaced", &slot.process.name, &reason);
         let process = next.process.take();
         let restart = process.as_ref().unwrap_or(&slot.process).rules.restart;
         let old = slot.machine.clone();
@@ -198,6 +199,7 @@ impl Supervisor {
         let why = next.machine.reason().unwrap_or("it ended".to_owned());
         let name = &slot.process.name;
         tracing::error!(name, why, "the successor failed, the old one stays");
+        self.events.tell("successor_failed", name, &why);
         slot.failed_successor = Some(format!("its successor failed: {why}"));
         let pause = SUCCESSORS.pause(slot.failed_successors, chassis::random::random());
         slot.not_before = Some(now + pause);

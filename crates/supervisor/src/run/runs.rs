@@ -36,6 +36,12 @@ impl Supervisor {
             how = ended.reason(),
             "ended"
         );
+        // Of one that ended well the last line explains nothing.
+        let why = match ended.code {
+            Some(0) => ended.name.clone(),
+            _ => ended.reason(),
+        };
+        self.events.tell("exited", &slot.process.name, &why);
         if place != Place::Departing {
             let is_good = ended.code == Some(0);
             slot.last_lines = if is_good { Vec::new() } else { lines };
@@ -74,6 +80,7 @@ impl Supervisor {
                     Action::Alarm(text) => {
                         if let Some(slot) = self.slots.get(index) {
                             tracing::error!(name = slot.process.name, "{text}");
+                            self.events.tell("alarm", &slot.process.name, &text);
                         }
                     }
                 }
@@ -129,6 +136,11 @@ impl Supervisor {
         if let Some(part) = slot.part(place) {
             let restart_reason = part.machine.last_restart_reason();
             tracing::info!(name, pid, ?place, restart_reason, "started");
+            let why = match place {
+                Place::Successor => "as a successor",
+                _ => restart_reason.unwrap_or_default(),
+            };
+            self.events.tell("started", &name, why);
             *part.run = run;
             *part.live = Some(live);
         }
@@ -182,6 +194,8 @@ impl Supervisor {
         {
             let reason = part.machine.reason();
             tracing::warn!(name, pid = live.pid, reason, "killed");
+            let why = reason.as_deref().unwrap_or("it did not end in time");
+            self.events.tell("killed", &name, why);
             processes::kill_tree(live.pid);
         }
     }

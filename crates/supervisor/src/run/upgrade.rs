@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::runs::watch;
-use super::{News, Report, Supervisor};
+use super::{FLUSH_MAX, News, Report, Supervisor, VERSION};
 use crate::capture::Capture;
 use crate::control::{Answer, Beside};
 use crate::family::Member;
@@ -21,6 +21,7 @@ use crate::policy::memory::Measured;
 use crate::processes;
 use crate::scribe;
 use crate::slot::{Live, Slot};
+use crate::status::SUPERVISOR;
 use crate::takeover::{
     CHECK_FLAG, Descriptors, FLAG, KeptLive, KeptSlot, Takeover, become_program,
 };
@@ -109,6 +110,7 @@ impl Supervisor {
             return;
         };
         tracing::info!(program = %program.display(), "becomes another program");
+        self.events.flush(FLUSH_MAX);
         let mut descriptors = Descriptors::default();
         self.upgrades += 1;
         let error = match self.keep(&mut descriptors).write() {
@@ -156,6 +158,10 @@ impl Supervisor {
                 .control
                 .as_ref()
                 .map(|control| descriptors.keep(&control.socket)),
+            metrics: self
+                .metrics
+                .as_ref()
+                .map(|metrics| metrics.keep(descriptors)),
             own_output: own_output.map(|own| own.keep(descriptors)),
             sockets: self.spawner.sockets.keep_open(descriptors),
             family: self.spawner.family.known(),
@@ -221,6 +227,7 @@ impl Supervisor {
             }
         }
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "took over");
+        self.events.tell("upgraded", SUPERVISOR, VERSION);
     }
 
     fn go_on_with(&mut self, index: usize, kept: KeptSlot) {
