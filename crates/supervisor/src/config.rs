@@ -120,7 +120,8 @@ pub struct Process {
     pub metrics: Option<String>,
 }
 
-/// Limits of resident memory, looked at ten times a second.
+/// Limits of resident memory, looked at ten times a second. Where the kernel's memory groups (cgroups)
+/// can be had, each run has one that keeps `hard` between two looks; the status says who watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {

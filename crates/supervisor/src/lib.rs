@@ -25,6 +25,7 @@ mod change;
 mod confine;
 mod error;
 mod family;
+mod groups;
 mod inspect;
 mod isolation;
 mod log_files;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::Config;
 use crate::control::{self, Answer, Asked, Request, Server};
 use crate::family::Family;
+use crate::groups::Groups;
 use crate::metrics::{self, Board};
 use crate::order;
 use crate::own_output::OwnOutput;
@@ -120,6 +121,9 @@ pub async fn run(
     }
     let orphans = supervisor.spawner.family.sweep_all().await;
     supervisor.show();
+    if let Some(groups) = &supervisor.groups {
+        groups.leave();
+    }
     supervisor.events.tell("stopped", SUPERVISOR, "");
     supervisor.events.flush(FLUSH_MAX);
     if let Some(file) = supervisor.state_file.take() {
@@ -203,6 +207,8 @@ struct Supervisor {
     inbox: Option<mpsc::Receiver<Report>>,
     state_file: Option<StateFile>,
     events: Events,
+    /// Where memory is limited by the kernel; looked for when it is first needed.
+    groups: Option<Groups>,
     board: Board,
     metrics: Option<metrics::Server>,
     shown: Status,
@@ -283,6 +289,7 @@ impl Supervisor {
             inbox: Some(inbox),
             state_file: None,
             events: events.unwrap_or_default(),
+            groups: None,
             board: Board::default(),
             metrics: None,
             shown: Status::default(),

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture;
 use crate::config::Config;
 use crate::family;
+use crate::groups::Group;
 use crate::own_output;
 use crate::plan::Plan;
 use crate::policy::turns::Wish;
@@ -87,6 +88,8 @@ pub(crate) struct KeptLive {
     pub(crate) capture: Option<capture::Kept>,
     pub(crate) ear: Option<(String, Number)>,
     pub(crate) port: Option<u16>,
+    #[serde(default)]
+    pub(crate) group: Option<Group>,
 }
 
 #[derive(Deserialize)]

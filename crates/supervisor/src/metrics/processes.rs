@@ -1,6 +1,6 @@
 //! What the kernel says of one process, for a scrape.
 
-use crate::processes::{is_alive, tree_bytes};
+use crate::processes::{is_alive, rss_bytes, tree_bytes};
 
 /// Absent where it is gone, or not for us to know.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,7 +20,11 @@ impl Measured {
         let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
         let ticks = rustix::param::clock_ticks_per_second() as f64;
         Self {
-            memory_bytes: tree_bytes(pid),
+            // What we started are processes with figures of their own.
+            memory_bytes: match pid == std::process::id() {
+                true => rss_bytes(pid),
+                false => tree_bytes(pid),
+            },
             started_seconds: booted_seconds().map(|booted| booted + start_time as f64 / ticks),
             open_files: files.ok().map(|files| files.count() as u64),
         }

@@ -8,6 +8,7 @@ use chassis::backoff::Backoff;
 use rustix::process::{Resource, Rlimit};
 
 use super::Supervisor;
+use crate::groups::Group;
 use crate::plan;
 use crate::policy::memory::{Limits, Verdict};
 use crate::policy::turns::{self, Candidate, DRAIN_TURN, Wish};
@@ -65,6 +66,10 @@ impl Supervisor {
             return Verdict::Fine;
         };
         live.bytes = bytes;
+        if let Some(why) = live.group.as_ref().and_then(Group::killed_for) {
+            // A part of it is gone; what is left may wait for that for ever.
+            return Verdict::Kill(why);
+        }
         live.measured.judge(now, bytes, limits)
     }
 

@@ -14,6 +14,7 @@ use super::{FLUSH_MAX, News, Report, Supervisor, VERSION};
 use crate::capture::Capture;
 use crate::control::{Answer, Beside};
 use crate::family::Member;
+use crate::groups::Groups;
 use crate::notify::Ear;
 use crate::own_output::OwnOutput;
 use crate::plan::log_path;
@@ -187,6 +188,7 @@ fn keep_slot(slot: &Slot, descriptors: &mut Descriptors) -> KeptSlot {
             .map(|capture| capture.keep(descriptors)),
         ear: live.ear.as_ref().map(|ear| ear.keep(descriptors)),
         port: live.port,
+        group: live.group.clone(),
     });
     KeptSlot {
         name: slot.process.name.clone(),
@@ -220,6 +222,8 @@ impl Supervisor {
         self.own_output = takeover
             .own_output
             .and_then(|kept| OwnOutput::go_on(&self.spawner, kept));
+        let mut lives = takeover.slots.iter().filter_map(|slot| slot.live.as_ref());
+        self.groups = lives.any(|live| live.group.is_some()).then(Groups::found);
         for kept in takeover.slots {
             let mut all = self.slots.iter();
             if let Some(index) = all.position(|slot| slot.process.name == kept.name) {
@@ -277,6 +281,7 @@ impl Supervisor {
             listen: process.listen.clone(),
             metrics: process.metrics.clone(),
             age_at_end: live.age_at_end,
+            group: live.group,
             measured: Measured::default(),
             bytes: 0,
         };
@@ -305,7 +310,8 @@ impl Supervisor {
     ) {
         let ear = live.ear.clone();
         live.watchers = watch(run, process, ear, &self.spawner, &self.reports);
-        self.wait_for(run, live.pid, member, live.capture.clone());
+        let (capture, group) = (live.capture.clone(), live.group.clone());
+        self.wait_for(run, live.pid, member, capture, group);
         if let Some(slot) = self.slots.get_mut(index) {
             slot.live = Some(live);
         }
