@@ -85,6 +85,17 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn name(self) -> &'static str {
+        let mut all = Self::ALL.into_iter();
+        all.find(|(outcome, _)| *outcome == self)
+            .map_or("", |(_, name)| name)
+    }
+
+    /// The node failed the request, whatever became of that afterwards.
+    pub(crate) fn is_failure(self) -> bool {
+        !matches!(self, Self::Answered | Self::Cancelled | Self::Refused)
+    }
+
     const ALL: [(Self, &'static str); 8] = [
         (Self::Answered, "answered"),
         (Self::Answered5xx, "answered_5xx"),

@@ -9,6 +9,7 @@ use chassis::Failure;
 use chassis::config::{Examined, Fault};
 use http::{HeaderValue, Method};
 
+use crate::access_log::Terms;
 use crate::cache::config::{Rules, ValidCache};
 use crate::config::{Admin, Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
@@ -16,7 +17,7 @@ use crate::faults::Faults;
 use crate::head;
 use crate::listener::Kind;
 use crate::quic;
-use crate::suspects::Terms;
+use crate::suspects;
 use crate::tls::{Certificates, ValidTls};
 use crate::{addresses, admission};
 
@@ -56,6 +57,7 @@ pub struct Valid {
     pub(crate) admission: [admission::Bounds; Class::ALL.len()],
     pub(crate) cache: ValidCache,
     pub(crate) spool: ValidSpool,
+    pub(crate) access_log: Terms,
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3 (RFC 7838): nothing where no listener speaks it.
     pub(crate) alt_svc: Option<HeaderValue>,
@@ -136,7 +138,7 @@ pub(crate) struct ValidLimits {
     pub(crate) body_rate_min: u64,
     pub(crate) upgrade_idle_timeout: Duration,
     pub(crate) h3_streams_max: u32,
-    pub(crate) terms: Terms,
+    pub(crate) terms: suspects::Terms,
     pub(crate) held_max: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) node_idle_timeout: Duration,
@@ -288,6 +290,7 @@ impl Config {
             limits: valid_limits(&self.limits, faults),
             admission: self.admission.validate(faults),
             cache: self.cache.validate(faults),
+            access_log: self.access_log.validate(faults),
             spool: ValidSpool {
                 folder: self.spool.folder.as_ref().map(PathBuf::from),
                 bytes_max: faults.size("spool.bytes_max", &self.spool.bytes_max, 1 << 20, 1 << 40),
@@ -451,7 +454,7 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
             24 * hour,
         ),
         h3_streams_max: limits.h3_streams_max,
-        terms: Terms {
+        terms: suspects::Terms {
             suspect_wait: time("suspect_wait", &limits.suspect_wait, minute),
             quarantine: time("quarantine", &limits.quarantine, 24 * hour),
         },

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::access_log::Lines;
 use crate::account::Flight;
 use crate::admission::Admission;
 use crate::cache::Store;
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) events: Events,
     pub(crate) threads: usize,
+    /// How many lines the access log has of this second.
+    pub(crate) lines: Lines,
     /// A permit per client connection.
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) admission: Admission,
@@ -91,6 +94,7 @@ impl Shared {
             quarantine: Quarantine::new(metrics.quarantine.clone()),
             metrics,
             events: Events::new(file),
+            lines: Lines::new(started),
             threads: config.threads.unwrap_or_else(cores),
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
             per_client: PerClient::default(),
