@@ -4,8 +4,8 @@ use chassis::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    completion, configuration, doctor, down, drill, events, gateway, inspect, load, logs, output,
-    prepare_db, reference, restart, run_server, start, status, stop, supervise, up,
+    completion, configuration, diagnose, doctor, down, drill, events, gateway, inspect, load, logs,
+    output, prepare_db, reference, restart, run_server, start, status, stop, supervise, up,
 };
 
 /// A highly available home for a flaky service.
@@ -29,6 +29,8 @@ enum Command {
     Logs(logs::Arguments),
     /// Show what happened in an installation
     Events(events::Arguments),
+    /// Pack what is needed to understand an installation that is ill into one archive
+    Diagnose(diagnose::Arguments),
     /// Stop one process of an installation and keep it stopped
     Stop(stop::Arguments),
     /// Start one process of an installation that was stopped or has failed
@@ -92,6 +94,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Status(arguments) => status::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::Diagnose(arguments) => diagnose::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Start(arguments) => start::run(&arguments),
         Command::Restart(arguments) => restart::run(&arguments),

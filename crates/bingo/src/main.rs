@@ -4,6 +4,7 @@
 mod command_line;
 mod completion;
 mod configuration;
+mod diagnose;
 mod doctor;
 mod down;
 mod drill;

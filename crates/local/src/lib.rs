@@ -7,6 +7,7 @@ mod account;
 mod ask;
 mod authority;
 mod database;
+pub mod diagnose;
 pub mod doctor;
 pub mod down;
 mod error;
