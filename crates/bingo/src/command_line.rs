@@ -4,8 +4,8 @@ use chassis::{Exit, Failure};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    completion, configuration, doctor, down, drill, gateway, inspect, load, logs, output,
-    prepare_db, reference, restart, run_server, start, status, stop, supervise, up,
+    completion, configuration, diagnose, doctor, down, drill, events, gateway, inspect, load, logs,
+    output, prepare_db, reference, restart, run_server, start, status, stop, supervise, up,
 };
 
 /// A highly available home for a flaky service.
@@ -27,6 +27,10 @@ enum Command {
     Status(status::Arguments),
     /// Show what one process of an installation wrote
     Logs(logs::Arguments),
+    /// Show what happened in an installation
+    Events(events::Arguments),
+    /// Pack what is needed to understand an installation that is ill into one archive
+    Diagnose(diagnose::Arguments),
     /// Stop one process of an installation and keep it stopped
     Stop(stop::Arguments),
     /// Start one process of an installation that was stopped or has failed
@@ -89,6 +93,8 @@ pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Down(arguments) => down::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
+        Command::Diagnose(arguments) => diagnose::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Start(arguments) => start::run(&arguments),
         Command::Restart(arguments) => restart::run(&arguments),

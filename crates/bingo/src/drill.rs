@@ -60,6 +60,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let all = Scenario::all().map_err(|error| failed(arguments, &error))?;
+    if arguments.list && arguments.json {
+        let shown = |one: &Scenario| serde_json::json!({ "name": one.name, "about": one.about });
+        return output::json(&all.iter().map(shown).collect::<Vec<_>>());
+    }
     if arguments.list {
         let mut text = String::new();
         for one in &all {

@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// A private address for /metrics and /health, beside the configured one
     #[arg(long, value_name = "ADDR:PORT")]
     admin_listen: Option<SocketAddr>,
+    /// What it calls itself in the file of events
+    #[arg(long, value_name = "NAME", default_value = "gateway")]
+    name: String,
     #[command(flatten)]
     logs: LogArguments,
 }
@@ -56,6 +59,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let path = arguments.config.unwrap_or_default();
     let mut config = gateway::Valid::read(&path)?;
+    config.name = arguments.name;
     let logs = arguments.logs.start(None, None)?;
     config.open_certificates()?;
     runtime::raise_open_files();

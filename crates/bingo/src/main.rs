@@ -4,9 +4,11 @@
 mod command_line;
 mod completion;
 mod configuration;
+mod diagnose;
 mod doctor;
 mod down;
 mod drill;
+mod events;
 mod gateway;
 mod inspect;
 mod load;

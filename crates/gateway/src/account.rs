@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chassis::metrics::RequestLabels;
+use http::HeaderValue;
 
+use crate::access_log::{Ended, Journal, Terms, Written};
 use crate::config::Class;
 use crate::ejection::{Event, Reason, State};
 use crate::metrics::Outcome;
@@ -25,28 +27,36 @@ const CLIENT_CLOSED: u16 = 499;
 pub(crate) struct Record {
     worker: Rc<Worker>,
     started: Instant,
-    route: &'static str,
     method: &'static str,
     version: &'static str,
     status: Cell<u16>,
-    is_probe: bool,
+    seen: Seen,
+    pub(crate) journal: Rc<Journal>,
+}
+
+/// What is known of a request when it begins.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// A template.
+    pub(crate) route: &'static str,
+    /// It is for the probes' path, and not recorded at all.
+    pub(crate) is_probe: bool,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) access_log: Terms,
 }
 
 impl Record {
-    /// `route` is a template; a request for the probes' path (`is_probe`) is not recorded at all.
     pub(crate) fn new(
         worker: &Rc<Worker>,
         started: Instant,
-        route: &'static str,
         method: &http::Method,
         version: http::Version,
-        is_probe: bool,
+        seen: Seen,
     ) -> Self {
         worker.shared.metrics.http.active.inc();
         Self {
             worker: Rc::clone(worker),
             started,
-            route,
             method: chassis::metrics::method_label(method.as_str()),
             version: match version {
                 http::Version::HTTP_09 | http::Version::HTTP_10 => "1.0",
@@ -55,12 +65,14 @@ impl Record {
                 _ => "3",
             },
             status: Cell::new(CLIENT_CLOSED),
-            is_probe,
+            seen,
+            journal: Rc::default(),
         }
     }
 
     pub(crate) fn answered(&self, status: http::StatusCode) {
         self.status.set(status.as_u16());
+        self.journal.has_its_head();
     }
 }
 
@@ -68,17 +80,37 @@ impl Drop for Record {
     fn drop(&mut self) {
         let shared = &self.worker.shared;
         shared.metrics.http.active.dec();
-        if self.is_probe {
+        if self.seen.is_probe {
             return;
         }
         let labels = RequestLabels {
-            http_route: self.route,
+            http_route: self.seen.route,
             http_request_method: self.method,
             http_response_status_code: self.status.get(),
             network_protocol_version: self.version,
         };
         let seconds = self.started.elapsed().as_secs_f64();
         shared.metrics.http.observe(&labels, seconds);
+        self.log();
+    }
+}
+
+impl Record {
+    fn log(&self) {
+        let ended = Ended {
+            request_id: self.seen.request_id.to_str().unwrap_or_default(),
+            method: self.method,
+            route: self.seen.route,
+            protocol: self.version,
+            status: self.status.get(),
+            started: self.started,
+        };
+        let shared = &self.worker.shared;
+        let (terms, random) = (self.seen.access_log, self.worker.random());
+        let written = ended.write(&self.journal, terms, &shared.lines, random, Instant::now());
+        if written == Written::TooMany {
+            shared.metrics.limit_hit("access_log_lines_per_second_max");
+        }
     }
 }
 
@@ -97,6 +129,7 @@ pub(crate) struct Flight {
     /// Its node was in rotation when it began.
     trusted: bool,
     settled: bool,
+    journal: Option<Rc<Journal>>,
 }
 
 /// What a request may have done to its node.
@@ -128,7 +161,13 @@ impl Flight {
             link: None,
             trusted: node.state().is_usable(),
             settled: false,
+            journal: None,
         }
+    }
+
+    /// How it ends is to be noted there.
+    pub(crate) fn noted_in(&mut self, journal: &Rc<Journal>) {
+        self.journal = Some(Rc::clone(journal));
     }
 
     /// The node that it is on.
@@ -271,6 +310,9 @@ impl Flight {
             Outcome::NeverSent | Outcome::Cancelled | Outcome::Refused => {}
         }
         self.node.metrics.attempted(outcome);
+        if let Some(journal) = self.journal.take() {
+            journal.attempted(&self.node, outcome, self.started.elapsed());
+        }
     }
 }
 

@@ -48,12 +48,14 @@ pub(crate) async fn ask(
     route: &Route,
     outgoing: &Outgoing,
 ) -> Result<Given, Refusal> {
+    outgoing.journal.is_ready();
     let permit = if route.path == live.probe.path {
         Permit::none()
     } else {
         let admission = &worker.shared.admission;
         admission.enter(route.class, outgoing.deadline).await?
     };
+    outgoing.journal.has_its_turn();
     let sent = Instant::now();
     let Exchanged {
         answer,

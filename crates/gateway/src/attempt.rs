@@ -58,6 +58,7 @@ pub(crate) async fn attempt(
     now: Instant,
 ) -> Result<(Response<Incoming>, Flight), Failed> {
     let (worker, outgoing) = (call.worker, call.outgoing);
+    flight.noted_in(&outgoing.journal);
     let never_sent = || Err(Failed::Class(Failure::NeverSent, None));
     let (id, limits) = (flight.node().id, &call.live.limits);
     loop {

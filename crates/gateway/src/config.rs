@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::access_log::AccessLog;
 pub use crate::admission::config::Admission;
 pub use crate::cache::config::{Cache, RouteCache};
 
@@ -35,6 +36,9 @@ pub struct Config {
     /// Where the answers of routes with `spool` wait for their clients.
     #[serde(default)]
     pub spool: Spool,
+    /// Which requests have a line in the log.
+    #[serde(default)]
+    pub access_log: AccessLog,
     /// Worker threads; left out: one per core. Fewer leave cores idle, more add switching.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
@@ -102,6 +106,13 @@ pub struct Admin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub state_file: Option<String>,
+    /// A file to which a line of JSON is appended for each thing that happens: nodes ejected and back,
+    /// suspects and convictions, reloads. All processes of an installation share it, and its supervisor
+    /// keeps it small; where nobody does, it stops at 16 MiB. Left out: events are forgotten with the
+    /// gateway's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub events_file: Option<String>,
 }
 
 /// Where the certificate comes from: an own authority (`folder`), or files (`certificate`, `key`).

@@ -1,15 +1,21 @@
 //! What has happened lately: a ring of bounded length, for whoever watches the gateway and for
 //! whoever comes back after a break. Not the log: only what changes which nodes take requests, and
-//! under which configuration.
+//! under which configuration. Where a file is named, it is told there as well, and outlives the process.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+mod told;
+
 /// Events that are remembered; older ones are forgotten.
 pub(crate) const REMEMBERED_MAX: usize = 1_000;
+
+/// How long the end of the process waits for the disk.
+const FLUSH_MAX: Duration = Duration::from_millis(200);
 
 /// One thing that has happened.
 #[derive(Clone, Debug)]
@@ -29,20 +35,36 @@ pub(crate) struct Events {
     ring: Mutex<VecDeque<Event>>,
     /// The number of the next event.
     next: watch::Sender<u64>,
+    file: chassis::events::Events,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self::new(chassis::events::Events::default())
+    }
 }
 
 impl Events {
-    pub(crate) fn new() -> Self {
+    /// `file` is told as well.
+    pub(crate) fn new(file: chassis::events::Events) -> Self {
         let now = jiff::Timestamp::now().as_millisecond();
         Self {
             process: format!("{now:x}-{:x}", std::process::id()),
             ring: Mutex::default(),
             next: watch::Sender::new(0),
+            file,
         }
+    }
+
+    /// Waits until the file has all, for a moment at most; for the end of the process.
+    pub(crate) fn flush(&self) {
+        self.file.flush(FLUSH_MAX);
     }
 
     /// `data` is an object; `time` is added to it.
     pub(crate) fn push(&self, kind: &'static str, mut data: Value) {
+        let (word, subject, reason) = told::of(kind, &data);
+        self.file.tell(word, &subject, &reason);
         if let Value::Object(object) = &mut data {
             let now = jiff::Timestamp::now().to_string();
             object.insert("time".to_owned(), json!(now));
@@ -98,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_ring_forgets_the_oldest_and_keeps_counting() {
-        let events = Events::new();
+        let events = Events::default();
         for _ in 0..REMEMBERED_MAX + 5 {
             events.push("node_set", json!({"node": "a"}));
         }
@@ -113,7 +135,7 @@ mod tests {
 
     #[test]
     fn an_id_of_another_process_says_nothing_here() {
-        let events = Events::new();
+        let events = Events::default();
         for id in ["", "5", "x-5", "-", "1-1-99999999999999999999999"] {
             assert_eq!(events.after(id), None, "{id}");
         }

@@ -17,9 +17,12 @@ impl Fixed {
         let admin = valid.admin.map(|address| address.to_string());
         let threads = valid.threads.map(|threads| threads.to_string());
         let tls = valid.tls.as_ref().map(ValidTls::to_string);
+        let events = valid.events_file.as_ref();
+        let events = events.map(|path| path.display().to_string());
         Self(vec![
             ("listen", listen.join(", ")),
             ("admin.listen", admin.unwrap_or("no address".to_owned())),
+            ("admin.events_file", events.unwrap_or("nowhere".to_owned())),
             ("tls", tls.unwrap_or("nothing".to_owned())),
             ("threads", threads.unwrap_or("one per core".to_owned())),
             ("cache.bytes_max", format_size(valid.cache.bytes_max)),

@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 
-use crate::account::Record;
+use crate::account::{Record, Seen};
 use crate::ask::ask;
 use crate::body::{AnswerBody, ClientBody};
 use crate::cache::{self, Asked, Way};
@@ -81,8 +81,13 @@ pub(crate) async fn handle(
         _ => OTHER,
     };
     let probe = label == live.probe.path;
-    let record = Record::new(worker, started, label, &method, version, probe);
-    let record = Rc::new(record);
+    let seen = Seen {
+        route: label,
+        is_probe: probe,
+        request_id: request_id.clone(),
+        access_log: live.access_log,
+    };
+    let record = Rc::new(Record::new(worker, started, &method, version, seen));
     let answer = match matched {
         _ if let Err(refusal) = checked => Err(refusal),
         Match::Route(route) => forward(worker, client, &live, route, parts, body, &record).await,
@@ -90,6 +95,7 @@ pub(crate) async fn handle(
         Match::None => Err(Refusal::NoRoute),
     };
     let mut answer = answer.unwrap_or_else(|refusal| {
+        record.journal.refused(refusal.error());
         if let Some(limit) = refusal.limit() {
             worker.shared.metrics.limit_hit(limit);
         }
@@ -169,6 +175,7 @@ async fn forward(
         headers,
         body,
         deadline,
+        journal: Rc::clone(&record.journal),
     };
     let given = ask(worker, live, route, &outgoing).await?;
     if given.answer.status() == StatusCode::SWITCHING_PROTOCOLS {

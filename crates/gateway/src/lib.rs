@@ -23,6 +23,7 @@
     )
 )]
 
+mod access_log;
 mod account;
 mod addresses;
 mod admin;

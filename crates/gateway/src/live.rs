@@ -10,6 +10,7 @@ use std::time::Instant;
 use http::HeaderValue;
 use serde_json::json;
 
+use crate::access_log::Terms;
 use crate::cache::config::ValidCache;
 use crate::ejection::Wanted;
 use crate::events::Events;
@@ -34,6 +35,7 @@ pub(crate) struct Live {
     pub(crate) token_file: Option<PathBuf>,
     /// Where what operators want of nodes is shared with other gateways.
     pub(crate) state_file: Option<PathBuf>,
+    pub(crate) access_log: Terms,
 }
 
 impl Live {
@@ -59,6 +61,7 @@ impl Live {
             alt_svc: config.alt_svc.clone(),
             token_file: config.token_file.clone(),
             state_file: config.state_file.clone(),
+            access_log: config.access_log,
         }
     }
 

@@ -85,6 +85,17 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn name(self) -> &'static str {
+        let mut all = Self::ALL.into_iter();
+        all.find(|(outcome, _)| *outcome == self)
+            .map_or("", |(_, name)| name)
+    }
+
+    /// The node failed the request, whatever became of that afterwards.
+    pub(crate) fn is_failure(self) -> bool {
+        !matches!(self, Self::Answered | Self::Cancelled | Self::Refused)
+    }
+
     const ALL: [(Self, &'static str); 8] = [
         (Self::Answered, "answered"),
         (Self::Answered5xx, "answered_5xx"),
@@ -388,7 +399,8 @@ pub(crate) fn lasting(text: &str) -> &'static str {
 /// A scrape after one of everything had happened, for the reference page: an empty family is not
 /// encoded.
 pub fn example() -> String {
-    let metrics = Metrics::new();
+    let mut metrics = Metrics::new();
+    chassis::events::Events::default().register(&mut metrics.registry);
     metrics.http.observe(&RequestLabels::example(), 0.1);
     let node = metrics.of_node("node-1");
     node.show_state(State::Unknown);

@@ -483,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_node_of_the_same_name_and_address_is_the_same_and_any_other_is_new_and_unknown() {
-        let (metrics, events) = (Metrics::new(), Events::new());
+        let (metrics, events) = (Metrics::new(), Events::default());
         let thresholds = Thresholds { rise: 2, fall: 1 };
         let old = [node("a", "h:1"), node("b", "h:2"), node("c", "h:3")];
         let old = nodes(&old, None, &metrics);
@@ -504,7 +504,7 @@ mod tests {
 
     #[test]
     fn a_retired_node_learns_nothing_so_its_successor_of_the_same_name_is_not_blamed() {
-        let (metrics, events) = (Metrics::new(), Events::new());
+        let (metrics, events) = (Metrics::new(), Events::default());
         let old = nodes(&[node("a", "h:1")], None, &metrics);
         let new = nodes(&[node("a", "h:2")], Some(&old), &metrics);
         old.by_name("a").unwrap().retire();

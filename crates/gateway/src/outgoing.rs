@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 
+use crate::access_log::Journal;
 use crate::body::RequestBody;
 
 /// What is left of the request's time, for the node (architecture.md "How a request lives").
@@ -24,6 +25,7 @@ pub(crate) struct Outgoing {
     pub(crate) deadline: Instant,
     /// It carries an `Idempotency-Key`.
     pub(crate) keyed: bool,
+    pub(crate) journal: Rc<Journal>,
 }
 
 /// The body of an outgoing request.

@@ -139,6 +139,11 @@ impl Refusal {
         }
     }
 
+    /// The error type of RFC 9209 section 2.3.
+    pub(crate) fn error(&self) -> &'static str {
+        self.parts().2
+    }
+
     /// The limit that was hit, as `bingo_limit_hits_total` names it.
     pub(crate) fn limit(&self) -> Option<&'static str> {
         match self {

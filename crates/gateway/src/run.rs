@@ -101,6 +101,7 @@ pub fn run(
             result = Err(failed("serve", "a gateway thread panicked"));
         }
     }
+    shared.events.flush();
     result
 }
 

@@ -9,18 +9,25 @@ use chassis::Failure;
 use chassis::config::{Examined, Fault};
 use http::{HeaderValue, Method};
 
+use crate::access_log::Terms;
 use crate::cache::config::{Rules, ValidCache};
-use crate::config::{Class, Config, Limits, Listen, Node, Probe, Retry, Route};
+use crate::config::{Admin, Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
 use crate::faults::Faults;
 use crate::head;
 use crate::listener::Kind;
 use crate::quic;
-use crate::suspects::Terms;
+use crate::suspects;
 use crate::tls::{Certificates, ValidTls};
 use crate::{addresses, admission};
 
 const TLS_REMEDY: &str = "name one in the section tls: a folder, or certificate and key";
+
+/// What a gateway calls itself unless it is told otherwise.
+const DEFAULT_NAME: &str = "gateway";
+
+/// A key of the section `admin` that names a file.
+type FileKey = fn(&Admin) -> &Option<String>;
 
 /// A configuration that can be run.
 #[derive(Clone, Debug)]
@@ -36,6 +43,9 @@ pub struct Valid {
     /// Where the token for changes stands.
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) state_file: Option<PathBuf>,
+    pub(crate) events_file: Option<PathBuf>,
+    /// What this gateway calls itself where it tells of events.
+    pub name: String,
     /// `None`: no listener speaks TLS.
     pub(crate) tls: Option<ValidTls>,
     /// Opened by `open_certificates`: who only checks a file opens nothing.
@@ -47,6 +57,7 @@ pub struct Valid {
     pub(crate) admission: [admission::Bounds; Class::ALL.len()],
     pub(crate) cache: ValidCache,
     pub(crate) spool: ValidSpool,
+    pub(crate) access_log: Terms,
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3 (RFC 7838): nothing where no listener speaks it.
     pub(crate) alt_svc: Option<HeaderValue>,
@@ -127,7 +138,7 @@ pub(crate) struct ValidLimits {
     pub(crate) body_rate_min: u64,
     pub(crate) upgrade_idle_timeout: Duration,
     pub(crate) h3_streams_max: u32,
-    pub(crate) terms: Terms,
+    pub(crate) terms: suspects::Terms,
     pub(crate) held_max: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) node_idle_timeout: Duration,
@@ -268,8 +279,10 @@ impl Config {
             admin,
             threads: self.threads,
             source: None,
-            token_file: self.token_file(faults),
-            state_file: self.state_file(faults),
+            token_file: self.file("admin.token_file", |admin| &admin.token_file, faults),
+            state_file: self.file("admin.state_file", |admin| &admin.state_file, faults),
+            events_file: self.file("admin.events_file", |admin| &admin.events_file, faults),
+            name: DEFAULT_NAME.to_owned(),
             tls,
             certificates: None,
             nodes: self.nodes.clone(),
@@ -277,6 +290,7 @@ impl Config {
             limits: valid_limits(&self.limits, faults),
             admission: self.admission.validate(faults),
             cache: self.cache.validate(faults),
+            access_log: self.access_log.validate(faults),
             spool: ValidSpool {
                 folder: self.spool.folder.as_ref().map(PathBuf::from),
                 bytes_max: faults.size("spool.bytes_max", &self.spool.bytes_max, 1 << 20, 1 << 40),
@@ -287,20 +301,12 @@ impl Config {
         }
     }
 
-    fn state_file(&self, faults: &mut Faults) -> Option<PathBuf> {
-        let path = self.admin.as_ref()?.state_file.as_ref()?;
+    /// A file of the section `admin`.
+    fn file(&self, key: &str, of: FileKey, faults: &mut Faults) -> Option<PathBuf> {
+        let path = of(self.admin.as_ref()?).as_ref()?;
         if path.is_empty() {
             let remedy = "name a file, or leave the key out";
-            faults.add("admin.state_file", "", "it is empty", remedy);
-        }
-        Some(PathBuf::from(path))
-    }
-
-    fn token_file(&self, faults: &mut Faults) -> Option<PathBuf> {
-        let path = self.admin.as_ref()?.token_file.as_ref()?;
-        if path.is_empty() {
-            let remedy = "write the path of a file, or leave the key out";
-            faults.add("admin.token_file", "", "it is empty", remedy);
+            faults.add(key, "", "it is empty", remedy);
         }
         Some(PathBuf::from(path))
     }
@@ -448,7 +454,7 @@ fn valid_limits(limits: &Limits, faults: &mut Faults) -> ValidLimits {
             24 * hour,
         ),
         h3_streams_max: limits.h3_streams_max,
-        terms: Terms {
+        terms: suspects::Terms {
             suspect_wait: time("suspect_wait", &limits.suspect_wait, minute),
             quarantine: time("quarantine", &limits.quarantine, 24 * hour),
         },

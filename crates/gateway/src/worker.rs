@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::access_log::Lines;
 use crate::account::Flight;
 use crate::admission::Admission;
 use crate::cache::Store;
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) events: Events,
     pub(crate) threads: usize,
+    /// How many lines the access log has of this second.
+    pub(crate) lines: Lines,
     /// A permit per client connection.
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) admission: Admission,
@@ -66,7 +69,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(config: &Valid) -> Self {
         let started = Instant::now();
-        let metrics = Metrics::new();
+        let mut metrics = Metrics::new();
+        let file = match &config.events_file {
+            Some(path) => chassis::events::Events::to_file(path, &config.name),
+            None => chassis::events::Events::default(),
+        };
+        file.register(&mut metrics.registry);
         let wanted = config.state_file.as_deref().map(wants::read);
         // One that cannot be read is told by whoever watches it.
         let wanted = wanted.and_then(Result::ok).unwrap_or_default();
@@ -85,7 +93,8 @@ impl Shared {
             looks: Semaphore::new(LOOKS_MAX),
             quarantine: Quarantine::new(metrics.quarantine.clone()),
             metrics,
-            events: Events::new(),
+            events: Events::new(file),
+            lines: Lines::new(started),
             threads: config.threads.unwrap_or_else(cores),
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
             per_client: PerClient::default(),

@@ -31,12 +31,15 @@ pub struct Ports {
     pub node_admins: Vec<u16>,
     /// One per gateway: its own metrics and health.
     pub gateway_admins: Vec<u16>,
+    /// The supervisor's own metrics; 0 in an installation of before there were any.
+    #[serde(default)]
+    pub supervisor_metrics: u16,
 }
 
 impl Ports {
     /// How many ports an installation needs.
     pub fn count(options: &Options) -> usize {
-        1 + 2 * usize::from(options.nodes) + usize::from(options.gateways)
+        2 + 2 * usize::from(options.nodes) + usize::from(options.gateways)
     }
 
     /// Deals out ports that were chosen; missing ones would leave a list short.
@@ -51,12 +54,13 @@ impl Ports {
             .zip(fixed)
             .for_each(|(port, fixed)| *port = fixed);
         let node_admins = chosen.by_ref().take(options.nodes.into()).collect();
-        let gateway_admins = chosen.take(options.gateways.into()).collect();
+        let gateway_admins = chosen.by_ref().take(options.gateways.into()).collect();
         Self {
             postgres,
             nodes,
             node_admins,
             gateway_admins,
+            supervisor_metrics: chosen.next().unwrap_or_default(),
         }
     }
 }
@@ -147,6 +151,7 @@ fn gateway(subject: &Subject<'_>) -> String {
             "listen": admin_address(options).next(),
             "token_file": layout.admin_token(),
             "state_file": layout.gateways().join("nodes.json"),
+            "events_file": layout.events_file(),
         },
         "tls": {
             "folder": layout.tls(),
@@ -183,6 +188,7 @@ pub(crate) fn node(subject: &Subject<'_>, number: u16) -> Value {
         "listen": port(&subject.ports.nodes),
         "admin_listen": port(&subject.ports.node_admins),
         "postgres_cluster": subject.database.cluster,
+        "events_file": subject.layout.events_file(),
     })
 }
 
@@ -197,6 +203,8 @@ fn supervisor(subject: &Subject<'_>) -> Value {
         "state_file": layout.state_file(),
         "control_socket": layout.control_socket(),
         "log_folder": layout.logs(),
+        "events_file": layout.events_file(),
+        "metrics_listen": loopback(subject.ports.supervisor_metrics),
         "processes": processes,
     })
 }
@@ -286,6 +294,8 @@ pub(crate) fn node_process(subject: &Subject<'_>, number: u16) -> Value {
     let mortal = ages.then_some(MAX_AGE_OF_MORTALS);
     let max_age = subject.options.max_age.as_deref().or(mortal);
     let log_folder = subject.node_log.and_then(Path::parent);
+    let events = subject.layout.events_file();
+    let writable = log_folder.into_iter().chain([events.as_path()]);
     let logs = subject
         .node_log
         .map(|path| json!({ "path": path, "reopen_signal": "SIGHUP" }));
@@ -295,7 +305,7 @@ pub(crate) fn node_process(subject: &Subject<'_>, number: u16) -> Value {
         "command": command,
         "user": user(subject),
         "after": ["prepare_db"],
-        "privileges": { "writable": Vec::from_iter(log_folder) },
+        "privileges": { "writable": Vec::from_iter(writable) },
         "log_files": Vec::from_iter(logs),
         "listen": loopback(listen),
         "metrics": format!("http://{}/metrics", loopback(admin)),
@@ -346,10 +356,11 @@ fn gateway_process(subject: &Subject<'_>, number: u16) -> Value {
         "name": format!("gateway-{number}"),
         "role": "gateway",
         "command": [subject.binary, "gateway", "--config", subject.layout.gateway_config(),
-                    "--admin-listen", admin],
+                    "--admin-listen", admin, "--name", format!("gateway-{number}")],
         "user": user(subject),
         "sockets": sockets,
-        "privileges": { "writable": [subject.layout.tls(), subject.layout.gateways()] },
+        "privileges": { "writable": [subject.layout.tls(), subject.layout.gateways(),
+                                      subject.layout.events_file()] },
         "listen": public(options, options.http_port).next(),
         "metrics": format!("http://{admin}/metrics"),
         // Not /health, which fails when all nodes are gone: a new gateway would not bring them back.

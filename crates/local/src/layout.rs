@@ -33,6 +33,11 @@ impl Layout {
         self.root.join("logs")
     }
 
+    /// What happened, told by every process and kept small by the supervisor.
+    pub fn events_file(&self) -> PathBuf {
+        self.logs().join("events.jsonl")
+    }
+
     pub fn config(&self) -> PathBuf {
         self.root.join("config")
     }
@@ -162,6 +167,12 @@ impl Layout {
         folder(&self.root, 0o711)?;
         write_file(&self.marker(), 0o644, MARKER_TEXT)?;
         folder(&self.logs(), 0o755)?;
+        // The folder is not theirs, so nobody can put a link in its place.
+        let events = self.events_file();
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).append(true).open(&events)?;
+        std::fs::set_permissions(&events, std::fs::Permissions::from_mode(0o644))?;
+        own(&events, account)?;
         folder(&self.config(), 0o755)?;
         folder(&self.run(), 0o711)?;
         folder(&self.postgres_sockets(), 0o711)?;

@@ -351,7 +351,7 @@ fn choose_ports(
     missing: &[u16],
     highest: u16,
 ) -> Result<(), Failure> {
-    let mut taken = vec![ports.postgres];
+    let mut taken = vec![ports.postgres, ports.supervisor_metrics];
     taken.extend(
         [&ports.nodes, &ports.node_admins, &ports.gateway_admins]
             .into_iter()
@@ -414,6 +414,7 @@ mod tests {
             postgres: 1,
             nodes: vec![11, 12],
             node_admins: vec![21, 22],
+            supervisor_metrics: 9,
             gateway_admins: vec![31, 32],
         }
     }

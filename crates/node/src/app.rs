@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use chassis::Failure;
+use chassis::events::Events;
 use storage::Storage;
 
 use crate::config::{Config, masked_yaml};
@@ -19,6 +20,7 @@ pub(crate) struct App {
     pub(crate) config_yaml: String,
     pub(crate) storage: Storage,
     pub(crate) metrics: NodeMetrics,
+    pub(crate) events: Events,
     pub(crate) faults: Arc<Faults>,
     phase: AtomicU8,
 }
@@ -39,15 +41,22 @@ impl App {
             )
         })?;
         let faults = Arc::new(Faults::new(&config.faults));
+        let host = config.host_name();
+        let events = match &config.events_file {
+            Some(path) => Events::to_file(path, &host),
+            None => Events::default(),
+        };
         let metrics = NodeMetrics::new(&faults.each(), |registry| {
             storage.register_metrics(registry);
+            events.register(registry);
         });
         Ok(Arc::new(Self {
-            host: config.host_name(),
+            host,
             config_yaml: masked_yaml(&config)?,
             config,
             storage,
             metrics,
+            events,
             faults,
             phase: AtomicU8::new(STARTING),
         }))

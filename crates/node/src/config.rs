@@ -4,6 +4,7 @@
 //! Left out: flags and environment variables, which the command lays over this.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chassis::Failure;
@@ -35,6 +36,12 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub name: Option<String>,
+    /// A file to which a line of JSON is appended for each thing that happens to the database: away,
+    /// back, promoted. All processes of an installation share it, and its supervisor keeps it small;
+    /// where nobody does, it stops at 16 MiB. Not set: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub events_file: Option<PathBuf>,
     /// What `/long_dummy` takes. From the deadline on it would always fail.
     #[serde(with = "chassis::config::duration")]
     #[schemars(schema_with = "chassis::config::duration::schema", extend("x-max" = "1h"))]
@@ -112,6 +119,7 @@ impl Default for Config {
             listen: None,
             admin_listen: None,
             name: None,
+            events_file: None,
             long_dummy_duration: Duration::from_secs(3),
             drain_delay: Duration::from_millis(500),
             drain_deadline: Duration::from_secs(25),

@@ -6,6 +6,7 @@
 
 mod app;
 mod config;
+mod database_events;
 mod database_metrics;
 mod envelope;
 mod error;

@@ -1,6 +1,7 @@
 //! The node's metrics: those of every HTTP server of ours, a count of limits that were hit, which faults
 //! are on, what `database_metrics` shows of the database, and what storage counts by itself.
 
+use chassis::events::Events;
 use chassis::metrics::{HttpServer, RequestLabels};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -31,11 +32,8 @@ pub(crate) struct NodeMetrics {
 }
 
 impl NodeMetrics {
-    /// `faults`: each one's name and whether it is on. `storage` registers what storage counts.
-    pub(crate) fn new(
-        faults: &[(&'static str, bool)],
-        storage: impl FnOnce(&mut Registry),
-    ) -> Self {
+    /// `faults`: each one's name and whether it is on. `others` registers what others count.
+    pub(crate) fn new(faults: &[(&'static str, bool)], others: impl FnOnce(&mut Registry)) -> Self {
         let mut registry = Registry::default();
         let http = HttpServer::register(&mut registry);
         chassis::metrics::register_build_info(&mut registry);
@@ -57,7 +55,7 @@ impl NodeMetrics {
             let labels = FaultLabels { fault };
             fault_enabled.get_or_create(&labels).set(i64::from(*on));
         }
-        storage(&mut registry);
+        others(&mut registry);
         Self {
             http,
             database: DatabaseMetrics::register(&mut registry),
@@ -84,7 +82,10 @@ impl NodeMetrics {
 /// A scrape after one of everything had happened, for the reference page: an empty family is not
 /// encoded.
 pub fn example() -> String {
-    let metrics = NodeMetrics::new(&[("operation", true)], storage::register_example_metrics);
+    let metrics = NodeMetrics::new(&[("operation", true)], |registry| {
+        storage::register_example_metrics(registry);
+        Events::default().register(registry);
+    });
     metrics.http.observe(&RequestLabels::example(), 0.1);
     metrics.database.show(&crate::database_metrics::example());
     chassis::metrics::encode(&metrics.registry)

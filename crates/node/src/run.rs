@@ -2,13 +2,17 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chassis::{Failure, Shutdown};
 
 use crate::app::App;
 use crate::config::Config;
-use crate::router;
 use crate::server::Server;
+use crate::{database_events, router};
+
+/// How long the end of a node waits for the disk that takes its events.
+const FLUSH_MAX: Duration = Duration::from_millis(200);
 
 /// Where a node listens.
 pub struct Sockets<Open> {
@@ -55,12 +59,15 @@ where
         }
     };
     let watchdog = tokio::spawn(chassis::notify::watchdog());
+    let changes = tokio::spawn(database_events::tell(app.clone()));
     // The admin listener answers to the last moment; dropping it ends it.
     let result = tokio::select! {
         result = live(&app, sockets.api, &shutdown) => result,
         () = admin => Ok(()),
     };
     watchdog.abort();
+    changes.abort();
+    app.events.flush(FLUSH_MAX);
     result
 }
 

@@ -76,6 +76,24 @@ struct Answer {
     is_refusal: bool,
 }
 
+/// Follows what becomes known of the servers.
+pub struct Looks(watch::Receiver<Arc<View>>);
+
+impl Looks {
+    /// Returns when there is something new and each server was looked at, or tried to be; false where
+    /// there never will be.
+    pub async fn next(&mut self) -> bool {
+        loop {
+            if self.0.changed().await.is_err() {
+                return false;
+            }
+            if self.0.borrow_and_update().is_complete {
+                return true;
+            }
+        }
+    }
+}
+
 /// What was chosen last.
 #[derive(Default)]
 struct View {
@@ -287,6 +305,12 @@ impl Hosts {
             is_complete: !known.sights.contains(&Sight::Unknown),
         };
         self.view.send_replace(Arc::new(view));
+    }
+
+    pub(crate) fn looks(&self) -> Looks {
+        let mut views = self.view.subscribe();
+        views.mark_changed();
+        Looks(views)
     }
 
     /// Returns once reads, writes or both have nobody to ask.

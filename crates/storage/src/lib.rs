@@ -6,6 +6,7 @@ pub mod config;
 pub mod connect;
 mod contradiction;
 pub mod deadline;
+mod diagnosis;
 pub mod error;
 pub mod fill;
 mod hosts;
@@ -25,7 +26,9 @@ mod watch;
 mod writes;
 
 pub use config::{Host, PostgresCluster, SslMode};
+pub use diagnosis::describe;
 pub use error::Error;
+pub use hosts::Looks;
 pub use observed::{HostObserved, Observed, PoolObserved, Role};
 pub use pages::{PLACE_PATTERN, Page, Place, SESSION_PLACE_PATTERN, SessionPlace, page_statements};
 pub use queries::{

@@ -15,7 +15,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::ask::{Question, Reading, Which};
 use crate::deadline;
-use crate::hosts::{Hosts, Need, Pools};
+use crate::hosts::{Hosts, Looks, Need, Pools};
 use crate::observed::Observed;
 use crate::pool::{Class, Parameters, Pool, Preparer, Query};
 use crate::query_metrics::QueryMetrics;
@@ -80,6 +80,11 @@ impl Storage {
     /// Shows how long questions wait and take.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.0.hosts.metrics().register(registry);
+    }
+
+    /// Says whenever the servers were looked at anew, or a query found one lost.
+    pub fn looks(&self) -> Looks {
+        self.0.hosts.looks()
     }
 
     /// Whether a server for reads answers and has our tables.

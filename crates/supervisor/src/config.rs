@@ -4,6 +4,7 @@
 //! port, another one for each run, so that a successor can serve beside the process it replaces.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +38,16 @@ pub struct Config {
     pub log_folder: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Logs::is_default")]
     pub logs: Logs,
+    /// A file to which a line of JSON is appended for each thing that happens to a process: started,
+    /// healthy, exited, killed, replaced. Kept small here: rotated at 8 MiB, two old ones stay; others
+    /// may write to it as well. Not set: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_file: Option<PathBuf>,
+    /// `IP:PORT` on loopback where `/metrics` of the processes and of this machine is served. Not set:
+    /// nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "socket-address"))]
+    pub metrics_listen: Option<SocketAddr>,
     /// In any order; `after` decides who waits for whom.
     pub processes: Vec<Process>,
 }
@@ -109,7 +120,8 @@ pub struct Process {
     pub metrics: Option<String>,
 }
 
-/// Limits of resident memory, looked at ten times a second.
+/// Limits of resident memory, looked at ten times a second. Where the kernel's memory groups (cgroups)
+/// can be had, each run has one that keeps `hard` between two looks; the status says who watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {

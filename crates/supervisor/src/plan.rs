@@ -125,6 +125,10 @@ impl Plan {
             );
             faults.add("control_socket", why, "use a folder with a shorter path");
         }
+        if let Some(address) = config.metrics_listen.filter(|at| !at.ip().is_loopback()) {
+            let why = format!("{address} is not on loopback, and whoever asks is answered");
+            faults.add("metrics_listen", why, "write 127.0.0.1 and a port");
+        }
         for (key, why) in config.logs.faults() {
             faults.add(&format!("logs: {key}"), why, "leave it out, or write more");
         }

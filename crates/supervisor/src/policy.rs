@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 use crate::config::Restart;
 use crate::status::ProcessState;
 
+mod causes;
 mod events;
 pub(crate) mod memory;
 mod probed;
 mod succession;
 pub(crate) mod turns;
 
+pub(crate) use causes::Causes;
 pub(crate) use events::{Action, Ended, Event, Kind, Outcome, Round, Rules};
 
 /// Time since an origin of the caller's choice.
@@ -98,6 +100,8 @@ pub(crate) struct Machine {
     /// Restarts since it was last healthy for `HEALTHY_AGAIN`.
     quick: u32,
     restarts: u32,
+    #[serde(default)]
+    causes: Causes,
     last_reason: Option<String>,
 }
 
@@ -110,6 +114,7 @@ impl Machine {
             healthy_since: None,
             quick: 0,
             restarts: 0,
+            causes: Causes::default(),
             last_reason: None,
         }
     }
@@ -202,6 +207,10 @@ impl Machine {
 
     pub(crate) fn restarts(&self) -> u32 {
         self.restarts
+    }
+
+    pub(crate) fn causes(&self) -> &Causes {
+        &self.causes
     }
 
     pub(crate) fn last_restart_reason(&self) -> Option<&str> {
@@ -328,6 +337,7 @@ impl Machine {
     }
 
     fn restarted(&mut self, now: Moment, reason: String) -> Vec<Action> {
+        self.causes.count(&reason);
         self.last_reason = Some(reason);
         self.restarts = self.restarts.saturating_add(1);
         self.begin(now)

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::Failure;
+use chassis::events::Events;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::Config;
 use crate::control::{self, Answer, Asked, Request, Server};
 use crate::family::Family;
+use crate::groups::Groups;
+use crate::metrics::{self, Board};
 use crate::order;
 use crate::own_output::OwnOutput;
 use crate::plan::{self, Plan};
@@ -24,7 +27,7 @@ use crate::policy::{self, Ended, Event, Machine, Moment, Round};
 use crate::slot::{Place, Slot, now_text};
 use crate::sockets::Sockets;
 use crate::spawn::{self, Spawner};
-use crate::status::{ProcessState, StateFile, Status};
+use crate::status::{ProcessState, SUPERVISOR, StateFile, Status};
 use crate::switches::Switches;
 use crate::takeover::Takeover;
 
@@ -48,6 +51,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const PULSE_INTERVAL: Duration = Duration::from_millis(100);
 /// Where we come so much too late to what is due, we stood still: frozen, or starved of the processor.
 const LATE: Duration = Duration::from_millis(100);
+/// How long the end of the supervisor, or of its program, waits for the disk that takes its events.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"));
 /// Where nothing is due, the loop wakes this often anyway.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -115,6 +121,11 @@ pub async fn run(
     }
     let orphans = supervisor.spawner.family.sweep_all().await;
     supervisor.show();
+    if let Some(groups) = &supervisor.groups {
+        groups.leave();
+    }
+    supervisor.events.tell("stopped", SUPERVISOR, "");
+    supervisor.events.flush(FLUSH_MAX);
     if let Some(file) = supervisor.state_file.take() {
         file.close().await;
     }
@@ -156,10 +167,15 @@ fn begin(
         .map(|takeover| std::mem::take(&mut takeover.sockets));
     let sockets = Sockets::go_on(sockets.unwrap_or_default()).map_err(failed)?;
     let mut supervisor = Supervisor::open(&config, sockets, switches, program)?;
+    let metrics = takeover
+        .as_mut()
+        .and_then(|takeover| takeover.metrics.take());
+    supervisor.serve_metrics(metrics)?;
     let control = server.as_ref().map(Server::beside).transpose();
     supervisor.control = control.map_err(failed)?;
-    if let Some(takeover) = takeover {
-        supervisor.go_on(takeover);
+    match takeover {
+        Some(takeover) => supervisor.go_on(takeover),
+        None => supervisor.events.tell("started", SUPERVISOR, VERSION),
     }
     Ok((supervisor, server))
 }
@@ -190,6 +206,11 @@ struct Supervisor {
     reports: mpsc::Sender<Report>,
     inbox: Option<mpsc::Receiver<Report>>,
     state_file: Option<StateFile>,
+    events: Events,
+    /// Where memory is limited by the kernel; looked for when it is first needed.
+    groups: Option<Groups>,
+    board: Board,
+    metrics: Option<metrics::Server>,
     shown: Status,
     rotation: Rotation,
     notes: Vec<String>,
@@ -240,6 +261,8 @@ impl Supervisor {
             sockets,
         };
         let notes = shown::notes_for(&plan);
+        let events = config.events_file.as_ref();
+        let events = events.map(|path| Events::keeping_file(path, SUPERVISOR));
         let since = now_text();
         let (reports, inbox) = mpsc::channel(REPORTS_MAX);
         let after = plan::positions(&plan.processes.iter().collect::<Vec<_>>());
@@ -265,6 +288,10 @@ impl Supervisor {
             reports,
             inbox: Some(inbox),
             state_file: None,
+            events: events.unwrap_or_default(),
+            groups: None,
+            board: Board::default(),
+            metrics: None,
             shown: Status::default(),
             rotation: Rotation::default(),
             notes,
@@ -391,6 +418,9 @@ impl Supervisor {
 
     fn close(&mut self, at_once: bool) {
         tracing::info!(at_once, "stopping all processes");
+        if !self.stopping {
+            self.events.tell("stopping", SUPERVISOR, "");
+        }
         self.stopping = true;
         self.at_once |= at_once;
         self.spawner.sockets.close();

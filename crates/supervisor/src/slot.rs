@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::capture::Capture;
+use crate::groups::Group;
 use crate::log_files;
 use crate::notify::Ear;
 use crate::plan;
@@ -87,6 +88,8 @@ pub(crate) struct Live {
     pub(crate) metrics: Option<String>,
     /// When it is too old, counted from its start.
     pub(crate) age_at_end: Option<Duration>,
+    /// Where the kernel limits its memory; None where only we look.
+    pub(crate) group: Option<Group>,
     pub(crate) measured: Measured,
     /// What it takes with all that it started; 0 until it is first measured, and without limits.
     pub(crate) bytes: u64,
@@ -248,7 +251,10 @@ impl Slot {
             memory: self.process.memory.map(|limits| crate::status::Memory {
                 soft_bytes: limits.soft,
                 hard_bytes: limits.hard,
-                watched_by: crate::status::WATCHED_BY.to_owned(),
+                watched_by: live
+                    .and_then(|live| live.group.as_ref())
+                    .map_or(crate::status::WATCHED_BY, Group::watched_by)
+                    .to_owned(),
             }),
         }
     }

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture;
 use crate::config::Config;
 use crate::family;
+use crate::groups::Group;
 use crate::own_output;
 use crate::plan::Plan;
 use crate::policy::turns::Wish;
@@ -30,7 +31,7 @@ use crate::policy::{Ended, Machine, Moment};
 use crate::sockets;
 use crate::status::ProcessState;
 
-/// Changed with every change of the types below, and of those in them.
+/// Changed with every change of the types below, and of those in them, that a default does not mend.
 const VERSION: u32 = 1;
 /// The flag of `supervise` that names the descriptor of the memory file.
 pub const FLAG: &str = "--takeover";
@@ -48,6 +49,8 @@ pub struct Takeover {
     pub(crate) upgrades: u32,
     pub(crate) runs: u64,
     pub(crate) control: Option<Number>,
+    #[serde(default)]
+    pub(crate) metrics: Option<Number>,
     pub(crate) own_output: Option<own_output::Kept>,
     pub(crate) sockets: Vec<sockets::Kept>,
     pub(crate) family: family::Known,
@@ -85,6 +88,8 @@ pub(crate) struct KeptLive {
     pub(crate) capture: Option<capture::Kept>,
     pub(crate) ear: Option<(String, Number)>,
     pub(crate) port: Option<u16>,
+    #[serde(default)]
+    pub(crate) group: Option<Group>,
 }
 
 #[derive(Deserialize)]

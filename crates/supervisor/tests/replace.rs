@@ -132,6 +132,23 @@ fn one_over_its_hard_limit_is_killed_alone() {
     assert!(reason.contains(" of 200 MiB"), "{reason}");
     let fasts = installation.process("fasts");
     assert_eq!((fasts.pid, fasts.restarts), (other, 0));
+    let watched_by = fasts.memory.unwrap().watched_by;
+    println!("watched by {watched_by}");
+    assert!(watched_by.ends_with("reading 10 times a second"));
+
+    // Where the kernel keeps the limit, nothing of that stays behind.
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.split_once(":memory:"));
+    let groups = own.map(|(_, path)| {
+        let name = format!("bingo-{}", installation.child.id());
+        std::path::Path::new("/sys/fs/cgroup/memory")
+            .join(path.trim_start_matches('/'))
+            .join(name)
+    });
+    let is_kept = watched_by.contains("version 1");
+    assert!(!is_kept || groups.as_ref().is_some_and(|groups| groups.is_dir()));
+    drop(installation);
+    assert!(!is_kept || groups.is_some_and(|groups| !groups.exists()));
 }
 
 #[test]

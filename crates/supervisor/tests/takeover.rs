@@ -101,6 +101,11 @@ fn children_and_sockets_go_along_and_are_kept_alive_by_the_new_program() {
     assert_eq!((own.restarts, own.pid), (1, Some(installation.child.id())));
     let reason = own.last_restart_reason.as_deref();
     assert_eq!(reason, Some("operator: new program"));
+    assert_eq!(before.supervisor().unwrap().metrics, own.metrics);
+    for (name, reason) in [("crashing", "signal"), ("supervisor", "operator")] {
+        let series = format!("bingo_process_restarts_total{{name=\"{name}\",reason=\"{reason}\"}}");
+        assert_eq!(installation.series(&series), Some(1.0), "{series}");
+    }
 
     // It hears of an end that it did not begin, and replaces successor first.
     signal(installation.process("gateway").pid.unwrap(), Signal::KILL);
@@ -118,7 +123,25 @@ fn children_and_sockets_go_along_and_are_kept_alive_by_the_new_program() {
     // And once more, by the program that it was at first.
     upgrade(&installation, &std::env::current_exe().unwrap());
     assert_eq!(installation.process("crashing").restarts, 1);
+    all_is_told(&installation);
     TcpStream::connect(&web).unwrap();
+}
+
+fn all_is_told(installation: &Installation) {
+    let events = installation.events();
+    for (kind, subject, reason) in [
+        ("healthy", "gateway", ""),
+        ("exited", "crashing", "signal SIGKILL"),
+        ("started", "crashing", "signal SIGKILL"),
+        ("upgraded", "supervisor", "version "),
+        ("replaced", "node", "operator"),
+    ] {
+        let is = |told: &&chassis::events::Told| {
+            (told.kind.as_str(), told.subject.as_str()) == (kind, subject)
+                && told.reason.starts_with(reason)
+        };
+        assert!(events.iter().any(|told| is(&told)), "{kind} {events:?}");
+    }
 }
 
 #[test]

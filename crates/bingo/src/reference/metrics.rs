@@ -7,12 +7,13 @@ pub(super) fn page() -> String {
     let mut page = String::from(
         "# Metrics\n\n\
          `GET /metrics` on the admin listener (gateways: `--admin-port` of `bingo up`, `admin.listen`; \
-         nodes:\n`--admin-listen`). Who asks for OpenMetrics 1.0, as Prometheus does, gets it; all others get \
+         nodes:\n`--admin-listen`; the supervisor: `metrics_listen`). Who asks for OpenMetrics 1.0, as Prometheus does, gets it; all others get \
          the text\nformat 0.0.4. Probes are left out of the request metrics. Gateways and nodes are told apart by the scrape's job.\n",
     );
     for (role, text) in [
         ("Gateway", gateway::metrics_example()),
         ("Node", node::metrics_example()),
+        ("Supervisor and machine", supervisor::metrics_example()),
     ] {
         page.push_str(&format!(
             "\n## {role}\n\n| metric | type | labels | what |\n|---|---|---|---|\n"

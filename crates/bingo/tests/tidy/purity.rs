@@ -5,8 +5,9 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 30] = [
+const DECISIONS: [&str; 32] = [
     "crates/chassis/src/backoff.rs",
+    "crates/chassis/src/events/rate.rs",
     "crates/gateway/src/admission/queue.rs",
     "crates/gateway/src/allowance.rs",
     "crates/gateway/src/balancer.rs",
@@ -31,6 +32,7 @@ const DECISIONS: [&str; 30] = [
     "crates/supervisor/src/change.rs",
     "crates/supervisor/src/order.rs",
     "crates/supervisor/src/policy.rs",
+    "crates/supervisor/src/policy/causes.rs",
     "crates/supervisor/src/policy/memory.rs",
     "crates/supervisor/src/policy/probed.rs",
     "crates/supervisor/src/policy/succession.rs",

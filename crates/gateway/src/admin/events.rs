@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_client_that_comes_too_late_is_told_how_much_it_missed() {
-        let events = Events::new();
+        let events = Events::default();
         for _ in 0..crate::events::REMEMBERED_MAX + 3 {
             events.push("node_set", json!({}));
         }

@@ -218,6 +218,7 @@ async fn fetch(
         body: OutgoingBody::empty(),
         deadline,
         keyed: false,
+        journal: Rc::default(),
     };
     let given = ask(worker, live, route, &outgoing).await?;
     if given.answer.status().is_informational() {

@@ -218,6 +218,7 @@ impl Asked<'_> {
     }
 
     fn count(&self, result: &'static str) {
+        self.record.journal.cached(result);
         let metrics = &self.worker.shared.metrics.cache;
         metrics.count(self.route.path, result);
     }

@@ -35,6 +35,8 @@ impl Machine {
         }
         self.quick = old.quick;
         self.restarts = old.restarts.saturating_add(1);
+        self.causes = old.causes;
+        self.causes.count(&reason);
         self.last_reason = Some(reason);
         self.closing = old.closing;
     }

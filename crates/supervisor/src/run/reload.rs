@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::policy::Event;
 use crate::policy::turns::Wish;
 use crate::slot::{Slot, now_text};
-use crate::status::ProcessState;
+use crate::status::{ProcessState, SUPERVISOR};
 
 /// Reloads that may wait for the one that is being read; more are refused.
 const RELOADS_MAX: usize = 4;
@@ -60,6 +60,18 @@ impl Reader {
     }
 }
 
+/// `added a, b; removed c`.
+fn in_words(change: &Change) -> String {
+    let parts = [
+        ("added", &change.added),
+        ("removed", &change.removed),
+        ("changed", &change.changed),
+    ];
+    let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+    let parts = parts.map(|(word, names)| format!("{word} {}", names.join(", ")));
+    parts.collect::<Vec<_>>().join("; ")
+}
+
 impl Supervisor {
     /// Begins to read the file anew; `answer` hears how it ended.
     pub(super) fn reload(&self, answer: Option<oneshot::Sender<Answer>>) {
@@ -86,10 +98,13 @@ impl Supervisor {
         let answer = match result {
             Ok(change) => {
                 tracing::info!(?change, "reloaded");
+                self.events.tell("reloaded", SUPERVISOR, &in_words(&change));
                 Answer::Changed(change)
             }
             Err(failure) => {
                 tracing::error!(%failure, "the old configuration stays");
+                let why = failure.to_string();
+                self.events.tell("refused", SUPERVISOR, &why);
                 Answer::Refused(failure.to_string())
             }
         };

@@ -8,6 +8,7 @@ use chassis::backoff::Backoff;
 use rustix::process::{Resource, Rlimit};
 
 use super::Supervisor;
+use crate::groups::Group;
 use crate::plan;
 use crate::policy::memory::{Limits, Verdict};
 use crate::policy::turns::{self, Candidate, DRAIN_TURN, Wish};
@@ -65,6 +66,10 @@ impl Supervisor {
             return Verdict::Fine;
         };
         live.bytes = bytes;
+        if let Some(why) = live.group.as_ref().and_then(Group::killed_for) {
+            // A part of it is gone; what is left may wait for that for ever.
+            return Verdict::Kill(why);
+        }
         live.measured.judge(now, bytes, limits)
     }
 
@@ -163,6 +168,7 @@ impl Supervisor {
             return;
         };
         tracing::info!(name = slot.process.name, reason, "handed over");
+        self.events.tell("replaced", &slot.process.name, &reason);
         let process = next.process.take();
         let restart = process.as_ref().unwrap_or(&slot.process).rules.restart;
         let old = slot.machine.clone();
@@ -198,6 +204,7 @@ impl Supervisor {
         let why = next.machine.reason().unwrap_or("it ended".to_owned());
         let name = &slot.process.name;
         tracing::error!(name, why, "the successor failed, the old one stays");
+        self.events.tell("successor_failed", name, &why);
         slot.failed_successor = Some(format!("its successor failed: {why}"));
         let pause = SUCCESSORS.pause(slot.failed_successors, chassis::random::random());
         slot.not_before = Some(now + pause);

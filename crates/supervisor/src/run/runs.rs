@@ -13,6 +13,7 @@ use super::replace::Ports;
 use super::{News, Report, Supervisor};
 use crate::capture::Capture;
 use crate::family::Member;
+use crate::groups::{Group, Groups};
 use crate::notify::Ear;
 use crate::plan;
 use crate::policy::memory::Measured;
@@ -36,6 +37,12 @@ impl Supervisor {
             how = ended.reason(),
             "ended"
         );
+        // Of one that ended well the last line explains nothing.
+        let why = match ended.code {
+            Some(0) => ended.name.clone(),
+            _ => ended.reason(),
+        };
+        self.events.tell("exited", &slot.process.name, &why);
         if place != Place::Departing {
             let is_good = ended.code == Some(0);
             slot.last_lines = if is_good { Vec::new() } else { lines };
@@ -74,6 +81,7 @@ impl Supervisor {
                     Action::Alarm(text) => {
                         if let Some(slot) = self.slots.get(index) {
                             tracing::error!(name = slot.process.name, "{text}");
+                            self.events.tell("alarm", &slot.process.name, &text);
                         }
                     }
                 }
@@ -105,7 +113,7 @@ impl Supervisor {
         })?;
         let pid = started.pid;
         let watchers = watch(run, &process, ear.clone(), &self.spawner, &self.reports);
-        let live = Live {
+        let mut live = Live {
             pid,
             start_time: processes::start_time(pid).unwrap_or(0),
             started: Instant::now(),
@@ -119,20 +127,30 @@ impl Supervisor {
             stop_signal: process.stop_signal,
             listen: process.listen,
             metrics: process.metrics,
+            group: None,
             measured: Measured::default(),
             bytes: 0,
         };
+        let name = slot.process.name.clone();
         if let Some(limits) = slot.process.memory {
             live.limit_data(limits);
+            let groups = self.groups.get_or_insert_with(Groups::found);
+            live.group = groups.put(&name, run, pid, limits.hard);
         }
-        let name = slot.process.name.clone();
+        let group = live.group.clone();
         if let Some(part) = slot.part(place) {
             let restart_reason = part.machine.last_restart_reason();
             tracing::info!(name, pid, ?place, restart_reason, "started");
+            let why = match place {
+                Place::Successor => "as a successor",
+                _ => restart_reason.unwrap_or_default(),
+            };
+            self.events.tell("started", &name, why);
             *part.run = run;
             *part.live = Some(live);
         }
-        self.wait_for(run, pid, Member::Started(started.child), started.capture);
+        let member = Member::Started(started.child);
+        self.wait_for(run, pid, member, started.capture, group);
         Ok(())
     }
 
@@ -143,6 +161,7 @@ impl Supervisor {
         pid: u32,
         mut member: Member,
         capture: Option<Capture>,
+        group: Option<Group>,
     ) {
         let family = Arc::clone(&self.spawner.family);
         let reports = self.reports.clone();
@@ -154,8 +173,20 @@ impl Supervisor {
                 Some(capture) => capture.last_lines().await,
                 None => Vec::new(),
             };
-            let news = News::Exited(describe(status.ok(), &lines), lines);
+            // Whatever it did then, it did without what the kernel ended in it.
+            let ended = match group.as_ref().and_then(Group::killed_for) {
+                Some(name) => Ended {
+                    code: None,
+                    name,
+                    line: None,
+                },
+                None => describe(status.ok(), &lines),
+            };
+            let news = News::Exited(ended, lines);
             let _ = reports.send(Report { run, news }).await;
+            if let Some(group) = group {
+                group.remove_soon().await;
+            }
         });
     }
 
@@ -181,7 +212,12 @@ impl Supervisor {
             && processes::is_alive(live.pid, live.start_time)
         {
             let reason = part.machine.reason();
+            if let Some(group) = &live.group {
+                group.kill();
+            }
             tracing::warn!(name, pid = live.pid, reason, "killed");
+            let why = reason.as_deref().unwrap_or("it did not end in time");
+            self.events.tell("killed", &name, why);
             processes::kill_tree(live.pid);
         }
     }

@@ -4,10 +4,13 @@ use chassis::Failure;
 
 use super::Supervisor;
 use crate::confine;
+use crate::metrics::{self, Entry};
 use crate::plan::Plan;
+use crate::policy::Causes;
 use crate::processes;
 use crate::slot::now_text;
 use crate::status::{ProcessState, ProcessStatus, SUPERVISOR, Status};
+use crate::takeover::Number;
 
 /// Why a supervisor was replaced, by itself, as the same process.
 const UPGRADED: &str = "operator: new program";
@@ -19,6 +22,10 @@ impl Supervisor {
             let state = slot.machine.state();
             if state != slot.state {
                 tracing::info!(name = slot.process.name, ?state, "changed");
+                if let Some(kind) = kind_of(state) {
+                    let reason = slot.machine.reason().unwrap_or_default();
+                    self.events.tell(kind, &slot.process.name, &reason);
+                }
                 slot.state = state;
                 slot.since = now_text();
             }
@@ -26,6 +33,7 @@ impl Supervisor {
         let status = self.status(false);
         if status != self.shown {
             self.shown = status;
+            self.board.write(self.entries());
             if let Some(file) = &self.state_file {
                 file.set(self.status(true));
             }
@@ -46,6 +54,7 @@ impl Supervisor {
                 ProcessState::Healthy
             },
             since: self.since.clone(),
+            metrics: self.metrics.as_ref().and_then(metrics::Server::url),
             restarts: self.upgrades,
             last_restart_reason: (self.upgrades > 0).then(|| UPGRADED.to_owned()),
             uptime_seconds: figures.then(|| self.origin.elapsed().as_secs()),
@@ -65,6 +74,60 @@ impl Supervisor {
             processes,
             strays: self.spawner.family.orphans(),
             notes: self.notes.clone(),
+        }
+    }
+
+    /// Serves metrics where that is configured; `kept` is the listener of the program before.
+    pub(super) fn serve_metrics(&mut self, kept: Option<Number>) -> Result<(), Failure> {
+        let Some(address) = self.config.metrics_listen else {
+            return Ok(());
+        };
+        let failed = |error: std::io::Error| {
+            let attempted = format!("serve metrics on {address}");
+            Failure::run_time(attempted, error, "raise the limit of open files")
+        };
+        let server = match kept {
+            Some(kept) => metrics::Server::go_on(kept).map_err(failed)?,
+            None => metrics::Server::open(address)?,
+        };
+        let config = &self.config;
+        let files = [&config.state_file, &config.log_folder, &config.events_file];
+        let files = files.into_iter().flatten();
+        let own = files.map(|path| match path.is_dir() {
+            true => path.as_path(),
+            false => path.parent().unwrap_or(path),
+        });
+        let working = config.processes.iter();
+        let working = working.filter_map(|process| process.working_folder.as_deref());
+        let folders = metrics::folders(own.chain(working));
+        let source = metrics::Source::new(self.board.clone(), self.events.clone(), folders);
+        server.serve(source).map_err(failed)?;
+        self.metrics = Some(server);
+        Ok(())
+    }
+
+    /// The state of each process for a scrape.
+    fn entries(&self) -> Vec<Entry> {
+        let states = self.shown.processes.iter();
+        let entry = |status: &ProcessStatus| Entry {
+            name: status.name.clone(),
+            role: status.role.clone(),
+            state: status.state,
+            identity: status.pid.zip(status.start_time),
+            restarts: self.causes(&status.name),
+        };
+        states.map(entry).collect()
+    }
+
+    fn causes(&self, name: &str) -> Vec<(&'static str, u64)> {
+        let mut slots = self.slots.iter();
+        match slots.find(|slot| slot.process.name == name) {
+            Some(slot) => slot.machine.causes().each().collect(),
+            None => {
+                let mut own = Causes::default();
+                (0..self.upgrades).for_each(|_| own.count(UPGRADED));
+                own.each().collect()
+            }
         }
     }
 
@@ -104,6 +167,19 @@ impl Supervisor {
             Failure::run_time("end the processes that were left", why, "")
         });
         Failure::all(failed.chain(left)).map_or(Ok(()), Err)
+    }
+}
+
+/// What is told of a process that came into a state; of others its start and its end are told.
+fn kind_of(state: ProcessState) -> Option<&'static str> {
+    match state {
+        ProcessState::Healthy => Some("healthy"),
+        ProcessState::Unhealthy => Some("unhealthy"),
+        ProcessState::Failed => Some("failed"),
+        ProcessState::Starting
+        | ProcessState::Draining
+        | ProcessState::Stopped
+        | ProcessState::Done => None,
     }
 }
 

@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::runs::watch;
-use super::{News, Report, Supervisor};
+use super::{FLUSH_MAX, News, Report, Supervisor, VERSION};
 use crate::capture::Capture;
 use crate::control::{Answer, Beside};
 use crate::family::Member;
+use crate::groups::Groups;
 use crate::notify::Ear;
 use crate::own_output::OwnOutput;
 use crate::plan::log_path;
@@ -21,6 +22,7 @@ use crate::policy::memory::Measured;
 use crate::processes;
 use crate::scribe;
 use crate::slot::{Live, Slot};
+use crate::status::SUPERVISOR;
 use crate::takeover::{
     CHECK_FLAG, Descriptors, FLAG, KeptLive, KeptSlot, Takeover, become_program,
 };
@@ -109,6 +111,7 @@ impl Supervisor {
             return;
         };
         tracing::info!(program = %program.display(), "becomes another program");
+        self.events.flush(FLUSH_MAX);
         let mut descriptors = Descriptors::default();
         self.upgrades += 1;
         let error = match self.keep(&mut descriptors).write() {
@@ -156,6 +159,10 @@ impl Supervisor {
                 .control
                 .as_ref()
                 .map(|control| descriptors.keep(&control.socket)),
+            metrics: self
+                .metrics
+                .as_ref()
+                .map(|metrics| metrics.keep(descriptors)),
             own_output: own_output.map(|own| own.keep(descriptors)),
             sockets: self.spawner.sockets.keep_open(descriptors),
             family: self.spawner.family.known(),
@@ -181,6 +188,7 @@ fn keep_slot(slot: &Slot, descriptors: &mut Descriptors) -> KeptSlot {
             .map(|capture| capture.keep(descriptors)),
         ear: live.ear.as_ref().map(|ear| ear.keep(descriptors)),
         port: live.port,
+        group: live.group.clone(),
     });
     KeptSlot {
         name: slot.process.name.clone(),
@@ -214,6 +222,8 @@ impl Supervisor {
         self.own_output = takeover
             .own_output
             .and_then(|kept| OwnOutput::go_on(&self.spawner, kept));
+        let mut lives = takeover.slots.iter().filter_map(|slot| slot.live.as_ref());
+        self.groups = lives.any(|live| live.group.is_some()).then(Groups::found);
         for kept in takeover.slots {
             let mut all = self.slots.iter();
             if let Some(index) = all.position(|slot| slot.process.name == kept.name) {
@@ -221,6 +231,7 @@ impl Supervisor {
             }
         }
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "took over");
+        self.events.tell("upgraded", SUPERVISOR, VERSION);
     }
 
     fn go_on_with(&mut self, index: usize, kept: KeptSlot) {
@@ -270,6 +281,7 @@ impl Supervisor {
             listen: process.listen.clone(),
             metrics: process.metrics.clone(),
             age_at_end: live.age_at_end,
+            group: live.group,
             measured: Measured::default(),
             bytes: 0,
         };
@@ -298,7 +310,8 @@ impl Supervisor {
     ) {
         let ear = live.ear.clone();
         live.watchers = watch(run, process, ear, &self.spawner, &self.reports);
-        self.wait_for(run, live.pid, member, live.capture.clone());
+        let (capture, group) = (live.capture.clone(), live.group.clone());
+        self.wait_for(run, live.pid, member, capture, group);
         if let Some(slot) = self.slots.get_mut(index) {
             slot.live = Some(live);
         }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use chassis::events::Told;
 use supervisor::config::{Config, Liveness, Logs, Probes, Process, Stop};
 use supervisor::control::Client;
 use supervisor::takeover::{self, Takeover};
@@ -106,6 +107,21 @@ impl Installation {
         std::fs::read_to_string(path).unwrap_or_default()
     }
 
+    /// What happened so far.
+    pub fn events(&self) -> Vec<Told> {
+        let path = self.folder.path().join("logs/events.jsonl");
+        chassis::events::read(&path, "").unwrap()
+    }
+
+    /// The value of a series of the supervisor's own metrics.
+    pub fn series(&self, name: &str) -> Option<f64> {
+        let url = self.status().supervisor().unwrap().metrics.clone().unwrap();
+        let address = url.strip_prefix("http://").unwrap();
+        let text = get(address.strip_suffix("/metrics").unwrap(), "/metrics").unwrap();
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
     /// A file in the folder, for children to write to.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -143,6 +159,8 @@ fn write(folder: &Path, processes: Vec<Process>, logs: Logs) {
         control_socket: Some(folder.join("run/control.sock")),
         log_folder: Some(folder.join("logs")),
         logs,
+        events_file: Some(folder.join("logs/events.jsonl")),
+        metrics_listen: Some(([127, 0, 0, 1], 0).into()),
         processes,
     };
     let text = chassis::config::to_yaml(&config).unwrap();
