@@ -91,6 +91,10 @@ impl Drop for Record {
         };
         let seconds = self.started.elapsed().as_secs_f64();
         shared.metrics.http.observe(&labels, seconds);
+        let (endpoint, status) = ((self.method, self.seen.route), self.status.get());
+        shared
+            .traffic
+            .count(endpoint, status, self.version, seconds);
         self.log();
     }
 }

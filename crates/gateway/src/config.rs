@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::access_log::AccessLog;
 pub use crate::admission::config::Admission;
 pub use crate::cache::config::{Cache, RouteCache};
+pub use crate::picture::config::Objective;
 
 /// The whole file (interfaces.md "gateway.yaml").
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize, Deserialize)]
@@ -19,6 +20,12 @@ pub struct Config {
     /// Where metrics, health, status and the admin API are served; left out: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,
+    /// Admin listeners of all gateways of this service, like `http://10.0.0.2:9090`; this one may stand
+    /// among them. Each asks the others every second, so that the page is the same whichever answers.
+    /// Left out: each shows what it served itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub peers: Vec<String>,
     /// The certificate of the listeners that speak TLS; left out: there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -113,6 +120,11 @@ pub struct Admin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub events_file: Option<String>,
+    /// The supervisor's state file, for the page: what runs, since when, and why it last restarted.
+    /// Read only. Left out: the page says that it knows of no processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub processes_file: Option<String>,
 }
 
 /// Where the certificate comes from: an own authority (`folder`), or files (`certificate`, `key`).
@@ -350,6 +362,9 @@ pub struct Route {
     /// Left out: nothing of this route is ever stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<RouteCache>,
+    /// What is promised of it, for the page; left out: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
 }
 
 fn deadline() -> String {

@@ -16,6 +16,7 @@ use crate::ejection::Wanted;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
+use crate::picture::config::Sources;
 use crate::router::Router;
 use crate::valid::{Valid, ValidLimits, ValidProbe, ValidSpool};
 
@@ -36,6 +37,8 @@ pub(crate) struct Live {
     /// Where what operators want of nodes is shared with other gateways.
     pub(crate) state_file: Option<PathBuf>,
     pub(crate) access_log: Terms,
+    /// Where the page's picture comes from.
+    pub(crate) sources: Sources,
 }
 
 impl Live {
@@ -62,6 +65,7 @@ impl Live {
             token_file: config.token_file.clone(),
             state_file: config.state_file.clone(),
             access_log: config.access_log,
+            sources: config.sources.clone(),
         }
     }
 

@@ -135,6 +135,9 @@ pub(crate) struct Metrics {
     limit_hits: Family<LimitLabels, Counter>,
     pub(crate) certificate: CertificateMetrics,
     reloads: Family<ResultLabels, Counter>,
+    /// All of them together, for the page; not registered.
+    retries_all: Counter,
+    hedges_all: Counter,
 }
 
 impl Metrics {
@@ -162,6 +165,8 @@ impl Metrics {
             limit_hits: Family::default(),
             certificate: CertificateMetrics::register(&mut registry),
             reloads: Family::default(),
+            retries_all: Counter::default(),
+            hedges_all: Counter::default(),
             registry: Registry::default(),
         };
         metrics.register(&mut registry);
@@ -349,11 +354,13 @@ impl Metrics {
     }
 
     pub(crate) fn retried(&self, reason: &'static str) {
+        self.retries_all.inc();
         self.retries.get_or_create(&RetryLabels { reason }).inc();
     }
 
     /// `result`: `won` or `lost` by the second node.
     pub(crate) fn hedged(&self, result: &'static str) {
+        self.hedges_all.inc();
         self.hedges.get_or_create(&ResultLabels { result }).inc();
     }
 
@@ -365,6 +372,11 @@ impl Metrics {
     /// `result`: `streamed` or `lost`.
     pub(crate) fn spooled(&self, result: &'static str) {
         self.spools.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Retries and hedges so far.
+    pub(crate) fn extra_attempts(&self) -> (u64, u64) {
+        (self.retries_all.get(), self.hedges_all.get())
     }
 
     /// `result`: `done` or `refused`.
@@ -439,6 +451,20 @@ impl NodeMetrics {
     /// An attempt ended after so many seconds.
     pub(crate) fn took(&self, seconds: f64) {
         self.duration.observe(seconds);
+    }
+
+    /// Requests that it was sent and did not lose to another node or a client that left, and those of
+    /// them that it failed.
+    pub(crate) fn attempts(&self) -> (u64, u64) {
+        const FAILED: [Outcome; 4] = [
+            Outcome::Answered5xx,
+            Outcome::NoAnswer,
+            Outcome::BodyBroken,
+            Outcome::OutOfTime,
+        ];
+        let of = |outcome| self.outcomes.get(outcome as usize).map_or(0, Counter::get);
+        let failed = FAILED.into_iter().map(of).sum();
+        (of(Outcome::Answered) + failed, failed)
     }
 
     pub(crate) fn attempted(&self, outcome: Outcome) {

@@ -6,6 +6,7 @@ use http::{HeaderValue, Method};
 use crate::cache::config::Rules;
 use crate::config::{Class, Retry};
 use crate::hedge::Usual;
+use crate::history::objective::Objective;
 use crate::valid::ValidRoute;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub(crate) struct Route {
     pub(crate) spool: bool,
     pub(crate) idempotency_key: bool,
     pub(crate) cache: Option<Rules>,
+    pub(crate) objective: Option<Objective>,
 }
 
 /// What the table says about a method and a path.
@@ -70,10 +72,31 @@ impl Router {
                     spool: route.spool,
                     idempotency_key: route.idempotency_key,
                     cache: route.cache,
+                    objective: route.objective,
                 }
             })
             .collect();
         Self { routes }
+    }
+
+    /// What is promised, by method and route.
+    pub(crate) fn objectives(&self) -> impl Iterator<Item = (&Method, &'static str, Objective)> {
+        self.routes.iter().flat_map(|route| {
+            let promised = route.objective.into_iter();
+            promised.flat_map(move |objective| {
+                let methods = route
+                    .methods
+                    .iter()
+                    .filter(|method| **method != Method::HEAD);
+                methods.map(move |method| (method, route.path, objective))
+            })
+        })
+    }
+
+    /// The paths of routes with a cache.
+    pub(crate) fn cached(&self) -> impl Iterator<Item = &'static str> {
+        let cached = self.routes.iter().filter(|route| route.cache.is_some());
+        cached.map(|route| route.path)
     }
 
     /// `path` is the request's path as sent: nothing is decoded or normalised, so the node sees the

@@ -15,11 +15,12 @@ use tokio::sync::mpsc as async_mpsc;
 use tokio::task::LocalSet;
 
 use crate::listener::{self, Kind, Listener, Open};
+use crate::picture::Picture;
 use crate::reload::Reloader;
 use crate::tls::ValidTls;
 use crate::valid::Valid;
 use crate::worker::{Shared, Worker};
-use crate::{admin, mdns, probe, quic};
+use crate::{admin, mdns, picture, probe, quic};
 
 /// Serves `listeners` until `shutdown`, then stops accepting, finishes what is open within the drain
 /// deadline and returns. Blocks; must not be called inside an async task.
@@ -138,10 +139,15 @@ fn start_control(
     admin: Vec<TcpListener>,
 ) -> Result<(), Failure> {
     let _inside = runtime.enter();
+    let picture = Arc::new(Picture::new());
+    if !admin.is_empty() {
+        runtime.spawn(picture::watch(Arc::clone(shared), Arc::clone(&picture)));
+    }
     for listener in admin {
         let listener =
             adopt(listener).map_err(|error| failed("serve the admin listener", error))?;
-        let context = admin::Context::new(Arc::clone(shared), Arc::clone(reloader));
+        let (shared, reloader) = (Arc::clone(shared), Arc::clone(reloader));
+        let context = admin::Context::new(shared, reloader, Arc::clone(&picture));
         runtime.spawn(admin::serve(context, listener));
     }
     runtime.spawn(probe::watch_all(Arc::clone(shared)));

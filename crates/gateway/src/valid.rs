@@ -15,7 +15,9 @@ use crate::config::{Admin, Class, Config, Limits, Listen, Node, Probe, Retry, Ro
 use crate::ejection::Thresholds;
 use crate::faults::Faults;
 use crate::head;
+use crate::history::objective::Objective;
 use crate::listener::Kind;
+use crate::picture::config::Sources;
 use crate::quic;
 use crate::suspects;
 use crate::tls::{Certificates, ValidTls};
@@ -46,6 +48,8 @@ pub struct Valid {
     pub(crate) events_file: Option<PathBuf>,
     /// What this gateway calls itself where it tells of events.
     pub name: String,
+    /// Where the page's picture comes from.
+    pub(crate) sources: Sources,
     /// `None`: no listener speaks TLS.
     pub(crate) tls: Option<ValidTls>,
     /// Opened by `open_certificates`: who only checks a file opens nothing.
@@ -174,6 +178,7 @@ pub(crate) struct ValidRoute {
     pub(crate) spool: bool,
     pub(crate) idempotency_key: bool,
     pub(crate) cache: Option<Rules>,
+    pub(crate) objective: Option<Objective>,
 }
 
 impl Valid {
@@ -283,6 +288,7 @@ impl Config {
             state_file: self.file("admin.state_file", |admin| &admin.state_file, faults),
             events_file: self.file("admin.events_file", |admin| &admin.events_file, faults),
             name: DEFAULT_NAME.to_owned(),
+            sources: Sources::validate(self, faults),
             tls,
             certificates: None,
             nodes: self.nodes.clone(),
@@ -511,6 +517,10 @@ fn valid_route(index: usize, route: &Route, faults: &mut Faults) -> ValidRoute {
             .cache
             .as_ref()
             .map(|cache| cache.validate(&key("cache"), faults)),
+        objective: route
+            .objective
+            .as_ref()
+            .map(|objective| objective.validate(&key("objective"), faults)),
     }
 }
 

@@ -25,11 +25,12 @@ use crate::quarantine::Quarantine;
 use crate::request_id::RequestIds;
 use crate::retry::{Budget, HEDGE_SHARE, RETRY_SHARE};
 use crate::router::Route;
+use crate::traffic::Traffic;
 use crate::valid::Valid;
 use crate::wants::{self, Wants};
 
 /// Repetitions a second that all threads together may do without any traffic.
-const STEADY_RETRIES_PER_SECOND: f64 = 10.0;
+pub(crate) const STEADY_RETRIES_PER_SECOND: f64 = 10.0;
 
 /// Requests that ask by themselves how a node is, at once; more wait for their turn.
 const LOOKS_MAX: usize = 32;
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
     pub(crate) events: Events,
+    /// What was served since the history took it over.
+    pub(crate) traffic: Traffic,
     pub(crate) threads: usize,
     /// How many lines the access log has of this second.
     pub(crate) lines: Lines,
@@ -95,6 +98,7 @@ impl Shared {
             metrics,
             events: Events::new(file),
             lines: Lines::new(started),
+            traffic: Traffic::default(),
             threads: config.threads.unwrap_or_else(cores),
             connections: Arc::new(Semaphore::new(config.limits.connections_max)),
             per_client: PerClient::default(),
@@ -135,6 +139,13 @@ impl Shared {
         let nodes = &self.live().nodes;
         self.metrics.show(held, spooled, in_memory, nodes);
         chassis::metrics::answer(&self.metrics.registry, accept)
+    }
+
+    /// Client connections that are open now.
+    pub(crate) fn open_connections(&self) -> usize {
+        // Every thread holds a permit for the connection that it waits for.
+        let free = self.connections.available_permits() + self.threads;
+        self.live().limits.connections_max.saturating_sub(free)
     }
 
     /// Milliseconds since the start.

@@ -152,7 +152,11 @@ fn gateway(subject: &Subject<'_>) -> String {
             "token_file": layout.admin_token(),
             "state_file": layout.gateways().join("nodes.json"),
             "events_file": layout.events_file(),
+            "processes_file": layout.state_file(),
         },
+        // One file for all gateways: each finds itself among them.
+        "peers": ports.gateway_admins.iter().map(|port| format!("http://{}", loopback(*port)))
+            .collect::<Vec<_>>(),
         "tls": {
             "folder": layout.tls(),
             "names": options.certificate_names(),

@@ -79,6 +79,12 @@ impl Record {
         chassis::config::from_yaml("installation.yaml", &text).ok()
     }
 
+    /// The live page is for this machine alone, whatever the service is bound to.
+    fn dashboard(&self) -> Option<String> {
+        let port = self.options.admin_port;
+        (port != 0).then(|| format!("http://localhost:{port}/dashboard"))
+    }
+
     fn urls(&self) -> Urls {
         let url = |scheme: &str, port| Some(format!("{scheme}://{}:{port}", self.options.host()?));
         let https_port = self.options.https_port;
@@ -86,7 +92,7 @@ impl Record {
         Urls {
             http: url("http", self.options.http_port),
             https: url("https", https_port).filter(|_| https_port != 0),
-            dashboard: None,
+            dashboard: self.dashboard(),
             metrics: metrics
                 .map(|port| format!("http://127.0.0.1:{port}/metrics"))
                 .collect(),

@@ -5,7 +5,7 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 32] = [
+const DECISIONS: [&str; 41] = [
     "crates/chassis/src/backoff.rs",
     "crates/chassis/src/events/rate.rs",
     "crates/gateway/src/admission/queue.rs",
@@ -15,10 +15,19 @@ const DECISIONS: [&str; 32] = [
     "crates/gateway/src/cache/policy.rs",
     "crates/gateway/src/ejection.rs",
     "crates/gateway/src/head.rs",
+    "crates/gateway/src/history/latency.rs",
+    "crates/gateway/src/history/mod.rs",
+    "crates/gateway/src/history/objective.rs",
+    "crates/gateway/src/history/ring.rs",
+    "crates/gateway/src/history/slot.rs",
+    "crates/gateway/src/history/view.rs",
     "crates/gateway/src/innocents.rs",
     "crates/gateway/src/listener/flood.rs",
     "crates/gateway/src/outliers.rs",
     "crates/gateway/src/pace.rs",
+    "crates/gateway/src/picture/problems.rs",
+    "crates/gateway/src/picture/since.rs",
+    "crates/gateway/src/picture/whole.rs",
     "crates/gateway/src/quic/frames.rs",
     "crates/gateway/src/quic/section.rs",
     "crates/gateway/src/retry.rs",

@@ -20,21 +20,14 @@ use crate::events::Events;
 use crate::worker::Shared;
 
 /// Pieces of a stream that wait for a slow client; each holds what was new when it was made.
-const PIECES_MAX: usize = 4;
+pub(super) const PIECES_MAX: usize = 4;
 /// A quiet stream says so often that it is alive, and finds out that its client is gone.
 const QUIET: Duration = Duration::from_secs(15);
 
 /// Answers with a stream that ends when the client goes away.
 pub(super) fn follow(context: &Context, headers: &HeaderMap) -> Answer {
-    let Ok(permit) = Arc::clone(&context.streams).try_acquire_owned() else {
-        context.shared.metrics.limit_hit("admin_event_streams_max");
-        let detail = format!("{EVENT_STREAMS_MAX} clients follow the events already");
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        return with(
-            problem(status, "overloaded", &detail),
-            header::RETRY_AFTER,
-            "1",
-        );
+    let Some(permit) = stream_permit(context) else {
+        return too_many(context);
     };
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let events = &context.shared.events;
@@ -42,6 +35,28 @@ pub(super) fn follow(context: &Context, headers: &HeaderMap) -> Answer {
     let from = known.unwrap_or_else(|| events.oldest());
     let (pieces, received) = mpsc::channel(PIECES_MAX);
     tokio::spawn(send(Arc::clone(&context.shared), from, pieces, permit));
+    streaming(received)
+}
+
+/// The right to one of the few streams there are; `None`: all are taken.
+pub(super) fn stream_permit(context: &Context) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(&context.streams).try_acquire_owned().ok()
+}
+
+/// The refusal where all streams are taken.
+pub(super) fn too_many(context: &Context) -> Answer {
+    context.shared.metrics.limit_hit("admin_event_streams_max");
+    let detail = format!("{EVENT_STREAMS_MAX} clients follow the events already");
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    with(
+        problem(status, "overloaded", &detail),
+        header::RETRY_AFTER,
+        "1",
+    )
+}
+
+/// An answer of events, which ends with whoever sends its pieces.
+pub(super) fn streaming(received: mpsc::Receiver<Bytes>) -> Answer {
     let mut answer = Response::new(UnsyncBoxBody::new(Stream(received)));
     *answer.status_mut() = StatusCode::OK;
     let answer = with(answer, header::CONTENT_TYPE, "text/event-stream");

@@ -6,6 +6,8 @@
 
 mod changes;
 mod events;
+mod live;
+mod page;
 mod status;
 mod token;
 
@@ -25,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::picture::Picture;
 use crate::reload::Reloader;
 use crate::worker::Shared;
 
@@ -47,14 +50,16 @@ pub(crate) struct Context {
     reloader: Arc<Reloader>,
     /// A permit per stream of events.
     streams: Arc<Semaphore>,
+    picture: Arc<Picture>,
 }
 
 impl Context {
-    pub(crate) fn new(shared: Arc<Shared>, reloader: Arc<Reloader>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, reloader: Arc<Reloader>, picture: Arc<Picture>) -> Self {
         Self {
             shared,
             reloader,
             streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
+            picture,
         }
     }
 }
@@ -96,6 +101,16 @@ enum Resource {
     Reload,
     /// Who is suspected and convicted.
     Quarantine,
+    /// The way to the page.
+    Root,
+    /// A file of the page.
+    Page,
+    Picture,
+    History,
+    Live,
+    /// What this gateway tells its peers.
+    Report,
+    WholeHistory,
     /// The conviction of this fingerprint.
     Conviction(String),
     /// The state of the node of this name.
@@ -111,7 +126,17 @@ impl Resource {
             "/api/v1/events" => Self::Events,
             "/api/v1/reload" => Self::Reload,
             "/api/v1/quarantine" => Self::Quarantine,
+            "/" => Self::Root,
+            "/dashboard" => Self::Page,
+            "/api/v1/picture" => Self::Picture,
+            "/api/v1/history" => Self::History,
+            "/api/v1/live" => Self::Live,
+            "/api/v1/gateway" => Self::Report,
+            "/api/v1/gateway/history" => Self::WholeHistory,
             _ => {
+                if path.starts_with("/dashboard/") {
+                    return Some(Self::Page);
+                }
                 if let Some(who) = path.strip_prefix("/api/v1/quarantine/") {
                     return Some(Self::Conviction(who.to_owned()));
                 }
@@ -140,8 +165,7 @@ impl Resource {
 async fn answer(context: &Context, request: Request<Incoming>) -> Answer {
     let shared = &context.shared;
     let Some(resource) = Resource::of(request.uri().path()) else {
-        let detail = "there is nothing at this path";
-        return problem(StatusCode::NOT_FOUND, "not-found", detail);
+        return nothing();
     };
     let allowed = resource.methods();
     let method = request.method();
@@ -166,11 +190,26 @@ async fn answer(context: &Context, request: Request<Incoming>) -> Answer {
         Resource::Health => status::health(shared),
         Resource::Status => status::status(shared),
         Resource::Events => events::follow(context, request.headers()),
+        Resource::Root => page::lead(),
+        Resource::Page => page::file(request.uri().path()).unwrap_or_else(nothing),
+        Resource::Picture => page::picture(context),
+        Resource::History => page::history(context, request.uri()).await,
+        Resource::Live => match page::after(request.uri()) {
+            Some(after) => live::follow(context, after),
+            None => page::no_second(),
+        },
+        Resource::Report => page::report(context, request.uri()).await,
+        Resource::WholeHistory => page::whole_history(context).await,
         Resource::Quarantine => json_answer(StatusCode::OK, &shared.quarantine.list()),
         Resource::Conviction(who) => changes::lift(shared, &who),
         Resource::Reload => changes::reload(context).await,
         Resource::NodeState(name) => changes::set_state(shared, &name, request.into_body()).await,
     }
+}
+
+fn nothing() -> Answer {
+    let detail = "there is nothing at this path";
+    problem(StatusCode::NOT_FOUND, "not-found", detail)
 }
 
 fn whole(status: StatusCode, kind: &'static str, body: String) -> Answer {

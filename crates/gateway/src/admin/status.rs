@@ -29,18 +29,13 @@ pub(super) fn status(shared: &Shared) -> Answer {
     let live = shared.live();
     let now = Instant::now();
     let nodes: Vec<Value> = live.nodes.iter().map(|one| node(one, now)).collect();
-    // Every thread holds a permit for the connection that it waits for.
-    let open = live
-        .limits
-        .connections_max
-        .saturating_sub(shared.connections.available_permits() + shared.threads);
     let body = json!({
         "role": "gateway",
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": shared.started.elapsed().as_secs(),
         "active_requests": shared.metrics.http.active.get(),
         "held_requests": shared.held.load(Relaxed),
-        "connections": open,
+        "connections": shared.open_connections(),
         "nodes": nodes,
     });
     json_answer(StatusCode::OK, &body)

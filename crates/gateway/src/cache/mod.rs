@@ -302,6 +302,19 @@ impl CacheMetrics {
         self.ages.get_or_create(&RouteLabels { route }).observe(age);
     }
 
+    /// Requests of a route so far: answered by the cache, and those that a node was asked for.
+    pub(crate) fn answered(&self, route: &'static str) -> (u64, u64) {
+        let of = |result| {
+            let labels = RequestLabels { route, result };
+            self.requests.get(&labels).map_or(0, |count| count.get())
+        };
+        let fetched = ["miss", "uncacheable", "failed", "bypass"];
+        (
+            of("hit") + of("collapsed"),
+            fetched.into_iter().map(of).sum(),
+        )
+    }
+
     /// Takes the sizes over from the store; due about once a second.
     pub(crate) fn show(&self, store: &Store) {
         let (bytes, entries) = store.size();
