@@ -38,6 +38,8 @@ pub(crate) struct Known {
     pub(crate) answered: String,
     /// What it said last.
     pub(crate) own: Option<Own>,
+    /// The last time that it answered it was this very gateway.
+    pub(crate) is_self: bool,
     /// The last second of its history that was asked for.
     last: u64,
 }
@@ -49,6 +51,7 @@ impl Known {
             silent: None,
             answered: String::new(),
             own: None,
+            is_self: false,
             last: 0,
         }
     }
@@ -85,6 +88,7 @@ pub(crate) async fn ask_all(picture: &Arc<Picture>, known: &mut [Known], run: &s
                 if report.gateway.run != run {
                     history.include(&report.gateway.run, &report.told);
                 }
+                one.is_self = report.gateway.run == run;
                 one.last = history.last_of(&report.gateway.run);
                 one.silent = None;
                 now.clone_into(&mut one.answered);

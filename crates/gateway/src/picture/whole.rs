@@ -107,7 +107,7 @@ fn gateways(seen: &Seen<'_>) -> Vec<Value> {
         let name = known.or_else(|| processes.and_then(|processes| processes.name_at(authority)));
         let name = name.unwrap_or(authority);
         // A predecessor that shares the address of this one is not silent: it ended.
-        if name == seen.own.name {
+        if one.is_self || processes.is_some() && name == seen.own.name {
             continue;
         }
         let answered = Some(&one.answered).filter(|at| !at.is_empty());
