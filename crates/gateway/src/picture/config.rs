@@ -104,7 +104,9 @@ impl Sources {
         Self {
             peers: peers.collect(),
             processes_file: file.map(PathBuf::from),
-            events_file: None,
+            events_file: admin
+                .and_then(|admin| admin.events_file.as_ref())
+                .map(PathBuf::from),
         }
     }
 }

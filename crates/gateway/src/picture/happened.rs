@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn an_event_of_this_gateway_says_whom_it_is_about_and_why() {
-        let events = Events::new();
+        let events = Events::default();
         events.push(
             "node_ejected",
             json!({"node": "node-1", "reason": "broken"}),
