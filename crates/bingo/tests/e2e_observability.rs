@@ -171,10 +171,6 @@ impl Known {
             if MAY_BE_ABSENT.contains(&metric.as_str()) {
                 continue;
             }
-            // Not every version of the supervisor shows metrics.
-            if job.value == "bingo-supervisor" && of_job.is_none() {
-                continue;
-            }
             let Some(found) = of_job.and_then(|metrics| metrics.get(metric)) else {
                 problems.push(format!("{} shows no {metric}", job.value));
                 continue;
