@@ -32,7 +32,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         eprintln!("left out: {line}");
     }
     let path = packed.archive.display();
-    output::line(&format!("{path}: {} files, no secrets", packed.files))
+    output::line(&format!(
+        "{path}: {} files; its own passwords and tokens are masked",
+        packed.files
+    ))
 }
 
 /// The database as the nodes reach it, with the plans of the lists.

@@ -22,6 +22,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let layout = arguments.place.layout()?;
     let installation = local::status::read(&layout);
     if arguments.targets {
+        if installation.processes.is_empty() {
+            // An empty list would be taken for the truth, and all alarms would be off.
+            return Err(Failure::new(
+                Exit::NotRunning,
+                format!("tell what is to be scraped in {}", layout.root().display()),
+                "nothing is known of its processes",
+                "bingo status --dir PATH says how it is",
+            ));
+        }
         output::json(&local::targets::of(&installation.processes))?;
     } else if arguments.json {
         output::json(&installation)?;

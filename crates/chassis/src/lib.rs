@@ -10,6 +10,7 @@ pub mod masking;
 pub mod metrics;
 pub mod notify;
 pub mod random;
+pub mod seats;
 pub mod shutdown;
 pub mod sockets;
 pub mod traces;

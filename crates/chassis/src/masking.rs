@@ -1,5 +1,6 @@
 //! Takes passwords out of texts that others wrote (a line of a child's log, a configuration): what
-//! stands in a URL between `:` and `@`, and what follows a word such as `password` and `=` or `:`.
+//! stands in a URL between `:` and `@`, what follows a word such as `password` and `=` or `:`, and private
+//! keys in PEM.
 //! It finds what looks like one; our own texts hold none to begin with.
 
 use std::borrow::Cow;
@@ -7,7 +8,7 @@ use std::borrow::Cow;
 /// What stands in the place of a secret.
 pub const MASK: &str = "********";
 
-const WORDS: [&str; 10] = [
+const WORDS: [&str; 13] = [
     "password",
     "passwd",
     "passphrase",
@@ -18,12 +19,20 @@ const WORDS: [&str; 10] = [
     "apikey",
     "pgpassword",
     "private_key",
+    "access_key",
+    "secret_key",
+    "cookie",
 ];
+
+/// RFC 7468 section 10 and 11; older tools name the algorithm before it.
+const PEM_BEGIN: &str = "PRIVATE KEY-----";
+const PEM_END: &str = "-----END";
 
 /// The text without what looks like a secret.
 pub fn masked(text: &str) -> Cow<'_, str> {
     let mut ranges = in_urls(text);
     ranges.extend(after_words(text));
+    ranges.extend(in_pem(text));
     if ranges.is_empty() {
         return Cow::Borrowed(text);
     }
@@ -61,6 +70,21 @@ fn in_urls(text: &str) -> Vec<(usize, usize)> {
     found
 }
 
+/// Between the lines that begin and end a private key; to the end of the text where it was cut off.
+fn in_pem(text: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    for (at, begin) in text.match_indices(PEM_BEGIN) {
+        let line = text.get(..at).unwrap_or_default();
+        let line = line.rsplit('\n').next().unwrap_or_default();
+        if line.contains("-----BEGIN") {
+            let start = at + begin.len();
+            let rest = text.get(start..).unwrap_or_default();
+            found.push((start, start + rest.find(PEM_END).unwrap_or(rest.len())));
+        }
+    }
+    found
+}
+
 fn after_words(text: &str) -> Vec<(usize, usize)> {
     let lower = text.to_ascii_lowercase();
     let mut found = Vec::new();
@@ -91,7 +115,13 @@ fn value_at(text: &str, at: usize) -> Option<(usize, usize)> {
             start = skip(start + scheme.len(), b" ");
         }
     }
-    let ends = |byte: u8| byte.is_ascii_whitespace() || b"\"'\\,;&}])".contains(&byte);
+    // In quotes it goes to the next one, blanks and all.
+    let quote = start.checked_sub(1).and_then(|before| bytes.get(before));
+    let quote = quote.copied().filter(|byte| matches!(byte, b'"' | b'\''));
+    let ends = |byte: u8| match quote {
+        Some(quote) => byte == quote || matches!(byte, b'\n' | b'\\'),
+        None => byte.is_ascii_whitespace() || b"\"'\\,;&}])".contains(&byte),
+    };
     let rest = bytes.get(start..).unwrap_or_default();
     let length = rest.iter().position(|byte| ends(*byte));
     let end = start + length.unwrap_or(rest.len());
@@ -109,6 +139,15 @@ mod tests {
             ("http://h:80/a@b and x", "http://h:80/a@b and x"),
             ("password: canary\nuser: u", "password: ********\nuser: u"),
             ("PGPASSWORD=canary psql", "PGPASSWORD=******** psql"),
+            (
+                "AWS_SECRET_ACCESS_KEY=canary x",
+                "AWS_SECRET_ACCESS_KEY=******** x",
+            ),
+            ("password='a canary' y", "password='********' y"),
+            (
+                "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----",
+                "-----BEGIN PRIVATE KEY-----********-----END PRIVATE KEY-----",
+            ),
             (
                 "{\"token\": \"canary\", \"a\": 1}",
                 "{\"token\": \"********\", \"a\": 1}",

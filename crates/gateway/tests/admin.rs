@@ -7,6 +7,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use rig::file::{OnFile, TOKEN};
 use rig::{Client, Reply, Upstream, answer, eventually, ok};
+use tokio::io::AsyncWriteExt;
 
 const ROUTES: &str = "
 probe: {interval: 20ms}
@@ -255,6 +256,34 @@ async fn events_tell_what_happened_to_nodes_and_configuration_from_where_a_clien
             "configuration_refused"
         ]
     );
+}
+
+#[tokio::test]
+async fn connections_that_do_nothing_or_never_read_keep_no_probe_out() {
+    let (_one, _two, on_file) = two_nodes().await;
+    let address = on_file.gateway.admin;
+    let mut held = Vec::new();
+    for number in 0..200 {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        if number % 2 == 0 {
+            let request = "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".repeat(20);
+            // It may have lost its seat already.
+            let _ = stream.write_all(request.as_bytes()).await;
+        }
+        held.push(stream);
+        if number % 20 == 0 {
+            assert_eq!(
+                Client::connect(address).await.get("/health").await.status,
+                200
+            );
+        }
+    }
+    assert_eq!(
+        Client::connect(address).await.get("/health").await.status,
+        200
+    );
+    let series = "bingo_limit_hits_total{limit=\"admin_connections_max\"}";
+    assert!(on_file.gateway.metric(series).await >= 100.0);
 }
 
 #[tokio::test]

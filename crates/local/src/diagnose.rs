@@ -140,7 +140,8 @@ fn end_of(text: &str) -> &str {
 fn contents(title: &str, files: &[(String, String)], missing: &[String]) -> String {
     let mut text = format!(
         "{title}: a diagnosis of an installation, by bingo {}.\n\
-         Passwords, tokens and keys are not in it, or are {}.\n\nIt holds:\n",
+         The installation's own passwords and tokens are not in it, or are {}, and so is what looks like one;\n\
+         read it before you send it.\n\nIt holds:\n",
         env!("CARGO_PKG_VERSION"),
         chassis::masking::MASK
     );

@@ -15,9 +15,17 @@ use crate::logs::Selection;
 /// How often a followed file is looked at.
 const FOLLOW_POLL: Duration = Duration::from_millis(200);
 
-/// Writes the chosen events to `out`; none is none. Exit 1 where the file cannot be read.
+/// Writes the chosen events to `out`; none is none. Exit 1 where there is no
+/// installation or the file cannot be read.
 pub fn show(layout: &Layout, selection: &Selection, out: &mut dyn Write) -> Result<(), Failure> {
     let path = layout.events_file();
+    if !layout.is_ours() && !path.exists() {
+        return Err(Failure::run_time(
+            format!("read the events of {}", layout.root().display()),
+            "there is no installation",
+            "name its folder: bingo events --dir PATH",
+        ));
+    }
     match write(layout, selection, out) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let attempted = format!("read the events in {}", path.display());
@@ -103,7 +111,10 @@ mod tests {
     fn the_last_events_are_shown_as_lines_for_people_or_as_they_were_told() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path().to_owned());
+        let nothing = show(&layout, &Selection::default(), &mut Vec::new());
+        assert!(nothing.is_err(), "an empty folder is no quiet installation");
         std::fs::create_dir(layout.logs()).unwrap();
+        std::fs::write(layout.events_file(), "").unwrap();
         let show = |selection: &Selection| {
             let mut out = Vec::new();
             show(&layout, selection, &mut out).unwrap();

@@ -5,7 +5,7 @@
 //! waits for it for longer than a moment, so one who holds it for ever costs at most such a line.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,6 +46,8 @@ impl Appender {
 
     /// One write; may block on the disk.
     pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        // Opened first: how it ends is known then.
+        self.file()?;
         let (torn, bytes_max) = (self.torn, self.bytes_max);
         let file = self.file()?;
         if file.metadata()?.len() >= 2 * bytes_max {
@@ -100,13 +102,29 @@ impl Appender {
         let kept = kept.filter(|file| is_same(file).unwrap_or(false));
         let file = match kept {
             Some(file) => file,
-            None => OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&self.path)?,
+            None => {
+                let file = OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(&self.path)?;
+                self.torn = ends_torn(&self.path);
+                file
+            }
         };
         Ok(self.open.insert(file))
     }
+}
+
+/// Whether the last line has no end: another writer was cut short. Not to be known is no.
+fn ends_torn(path: &Path) -> bool {
+    let last = || -> io::Result<u8> {
+        let mut file = File::open(path)?;
+        file.seek(io::SeekFrom::End(-1))?;
+        let mut last = [0];
+        file.read_exact(&mut last)?;
+        Ok(last[0])
+    };
+    last().is_ok_and(|last| last != b'\n')
 }
 
 /// Whether the lock was got; those who hold it do so for a moment only.
@@ -219,6 +237,18 @@ mod tests {
         appender.keep_small().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
         assert_eq!(std::fs::metadata(&old(&path)[0]).unwrap().len(), 122);
+    }
+
+    #[test]
+    fn a_line_that_another_writer_left_half_done_swallows_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events");
+        std::fs::write(&path, "whole\nhal").unwrap();
+        let mut appender = appender(&path);
+        appender.append(b"next\n").unwrap();
+        appender.append(b"last\n").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "whole\nhal\nnext\nlast\n");
     }
 
     #[test]

@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chassis::seats::{Busy, Seats};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -31,7 +32,8 @@ use crate::picture::Picture;
 use crate::reload::Reloader;
 use crate::worker::Shared;
 
-/// Admin connections at once; more wait in the kernel's queue.
+/// Admin connections at once; beyond them a new one ends the one that is idle for longest. None is
+/// left to wait: the supervisor's probe is among them, and would take this process for hung.
 const CONNECTIONS_MAX: usize = 64;
 /// Of which so many may follow events: others must get through.
 const EVENT_STREAMS_MAX: usize = 16;
@@ -66,30 +68,44 @@ impl Context {
 
 /// Serves one admin listener for ever.
 pub(crate) async fn serve(context: Context, listener: TcpListener) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let seats = Seats::new(CONNECTIONS_MAX);
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let context = context.clone();
+        let seat = seats.take();
+        if seat.displaces {
+            context.shared.metrics.limit_hit("admin_connections_max");
+        }
         tokio::spawn(async move {
-            let _permit = permit;
             let service = service_fn(|request| {
-                let context = &context;
-                async move { Ok::<_, Infallible>(answer(context, request).await) }
+                let (context, busy) = (&context, seat.busy());
+                async move { Ok::<_, Infallible>(while_busy(answer(context, request).await, busy)) }
             });
-            let result = http1::Builder::new()
+            let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = result {
-                tracing::debug!(%error, "admin connection ended");
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                Err(error) = connection => tracing::debug!(%error, "admin connection ended"),
+                () = seat.given_up() => {}
+                else => {}
             }
         });
     }
+}
+
+/// The connection is busy until the answer's last byte was handed on.
+fn while_busy(answer: Answer, busy: Busy) -> Answer {
+    answer.map(|body| {
+        let body = body.map_frame(move |frame| {
+            let _until_here = &busy;
+            frame
+        });
+        body.boxed_unsync()
+    })
 }
 
 /// What a path stands for.

@@ -159,6 +159,10 @@ fn processes(picture: &Value, found: &mut Vec<Problem>) {
     let Some(processes) = picture.get("processes") else {
         return;
     };
+    if let Some(why) = processes.get("unknown").and_then(Value::as_str) {
+        let what = "nothing is known of processes and databases".to_owned();
+        add(found, Weight::Warning, what, why, "");
+    }
     if processes.get("supervised").and_then(Value::as_bool) == Some(false) {
         let what = "the supervisor is gone".to_owned();
         let why = "what ends now is not started again: `bingo up` brings it back";
@@ -237,24 +241,33 @@ fn databases(picture: &Value, found: &mut Vec<Problem>) {
     }
 }
 
+/// Broken promises: the worst of each kind in words, the others counted, so that they do not bury
+/// their cause.
 fn objectives(picture: &Value, found: &mut Vec<Problem>) {
-    for promise in list(picture, "objectives") {
-        let name = format!("{} {}", text(promise, "method"), text(promise, "route"));
+    let enough = |promise: &&Value| {
         let requests = number(promise, "/minutes/requests").unwrap_or_default();
-        if requests < REQUESTS_MIN as f64 {
-            continue;
-        }
-        for (part, word) in [("errors", "failed"), ("slow", "too slow")] {
+        requests >= REQUESTS_MIN as f64
+    };
+    for (part, word) in [("errors", "failed"), ("slow", "too slow")] {
+        let broken = list(picture, "objectives").filter(enough);
+        let broken = broken.filter_map(|promise| {
             let of = |key: &str| number(promise, &format!("/minutes/{part}/{key}"));
-            let Some((percent, percent_max)) = of("percent").zip(of("percent_max")) else {
-                continue;
-            };
-            if percent > percent_max {
-                let what = format!("{name}: {percent:.1} % {word} in five minutes");
-                let why = format!("{percent_max} % are allowed");
-                add(found, Weight::Bad, what, &why, "");
-            }
-        }
+            let (percent, percent_max) = of("percent").zip(of("percent_max"))?;
+            (percent > percent_max).then_some((promise, percent, percent_max))
+        });
+        let broken: Vec<_> = broken.collect();
+        let worst = broken.iter().max_by(|one, other| one.1.total_cmp(&other.1));
+        let Some((promise, percent, percent_max)) = worst else {
+            continue;
+        };
+        let (method, route) = (text(promise, "method"), text(promise, "route"));
+        let what = format!("{method} {route}: {percent:.1} % {word} in five minutes");
+        let why = match broken.len() - 1 {
+            0 => format!("{percent_max} % are allowed"),
+            1 => format!("{percent_max} % are allowed; one other endpoint is over its own"),
+            more => format!("{percent_max} % are allowed; {more} other endpoints are over theirs"),
+        };
+        add(found, Weight::Bad, what, &why, "");
     }
 }
 
@@ -382,6 +395,27 @@ mod tests {
         };
         assert_eq!(whats(&promise(10)), []);
         assert_eq!(whats(&promise(100)).len(), 2);
+    }
+
+    #[test]
+    fn of_many_broken_promises_the_worst_is_told_and_the_others_are_counted() {
+        let promise = |route: &str, percent: f64| {
+            json!({"method": "GET", "route": route, "minutes": {"requests": 100,
+                "errors": {"percent": percent, "percent_max": 1.0}}})
+        };
+        let all = [
+            promise("/a", 2.0),
+            promise("/b", 9.0),
+            promise("/c", 0.5),
+            promise("/d", 3.0),
+        ];
+        let found = find(&json!({"objectives": all}));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].what, "GET /b: 9.0 % failed in five minutes");
+        assert_eq!(
+            found[0].why,
+            "1 % are allowed; 2 other endpoints are over theirs"
+        );
     }
 
     #[test]

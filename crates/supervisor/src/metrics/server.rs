@@ -3,22 +3,21 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::Failure;
+use chassis::seats::Seats;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
 
 use super::Source;
 use crate::takeover::{Descriptors, Number};
 
-/// Connections at once; more wait in the kernel's queue.
+/// Connections at once; beyond them a new one ends the oldest that is idle.
 const CONNECTIONS_MAX: usize = 8;
 /// What a connection may take as a whole: a scrape is one request.
 const CONNECTION_MAX: Duration = Duration::from_secs(10);
@@ -70,25 +69,31 @@ impl Server {
 }
 
 async fn accept(listener: tokio::net::TcpListener, source: Source) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let seats = Seats::new(CONNECTIONS_MAX);
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await;
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let source = source.clone();
+        let seat = seats.take();
         tokio::spawn(async move {
-            let _permit = permit;
             let service = service_fn(|request| {
-                let source = &source;
-                async move { Ok::<_, Infallible>(answer(source, request).await) }
+                let (source, busy) = (&source, seat.busy());
+                async move {
+                    let answer = answer(source, request).await;
+                    drop(busy);
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
+            tokio::select! {
+                _ = tokio::time::timeout(CONNECTION_MAX, connection) => {}
+                () = seat.given_up() => {}
+            }
         });
     }
 }
