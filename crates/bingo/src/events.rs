@@ -6,9 +6,6 @@ use local::logs::{Selection, parse_since};
 
 use crate::up::Place;
 
-/// Shown where neither `-n` nor `--since` says how much.
-const LINES: usize = 100;
-
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -29,13 +26,12 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let layout = arguments.place.layout()?;
-    let default = arguments.since.is_none().then_some(LINES);
-    let selection = Selection {
-        lines: arguments.lines.or(default),
-        since: arguments.since,
-        follow: arguments.follow,
-        json: arguments.json,
-    };
+    let selection = Selection::chosen(
+        arguments.lines,
+        arguments.since,
+        arguments.follow,
+        arguments.json,
+    );
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     events::show(&layout, &selection, &mut out)?;
     Ok(Exit::Done)

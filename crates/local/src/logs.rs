@@ -23,6 +23,9 @@ const BLOCK_BYTES: u64 = 64 * 1024;
 /// No log has more rotated files (the key `logs: files_max` is far below).
 const FILES_MAX: u32 = 1000;
 
+/// Shown where neither a number nor a time says how much.
+const LINES: usize = 100;
+
 /// What to show.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
@@ -34,6 +37,24 @@ pub struct Selection {
     pub follow: bool,
     /// Each line as a JSON object.
     pub json: bool,
+}
+
+impl Selection {
+    /// As flags choose it: without `lines` and `since` the last 100.
+    pub fn chosen(
+        lines: Option<usize>,
+        since: Option<Timestamp>,
+        follow: bool,
+        json: bool,
+    ) -> Self {
+        let default = since.is_none().then_some(LINES);
+        Self {
+            lines: lines.or(default),
+            since,
+            follow,
+            json,
+        }
+    }
 }
 
 /// Writes the log of `name` to `out`. Exit 1 where there is none, with the names of those there are.
