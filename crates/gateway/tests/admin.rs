@@ -7,7 +7,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use rig::file::{OnFile, TOKEN};
 use rig::{Client, Reply, Upstream, answer, eventually, ok};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const ROUTES: &str = "
 probe: {interval: 20ms}
@@ -256,6 +256,24 @@ async fn events_tell_what_happened_to_nodes_and_configuration_from_where_a_clien
             "configuration_refused"
         ]
     );
+}
+
+#[tokio::test]
+async fn an_answer_tells_its_length_and_the_connection_ends_when_its_client_wants_it() {
+    let (_one, _two, on_file) = two_nodes().await;
+    for path in ["/metrics", "/health", "/api/v1/status", "/dashboard", "/x"] {
+        let mut stream = tokio::net::TcpStream::connect(on_file.gateway.admin)
+            .await
+            .unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // Its end, and no deadline of the test's, is what ends this.
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let length = format!("\r\ncontent-length: {}\r\n", body.len());
+        assert!(head.contains(&length), "{path}: {head}");
+    }
 }
 
 #[tokio::test]

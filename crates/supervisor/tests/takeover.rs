@@ -149,8 +149,10 @@ fn logs_go_on_in_the_hands_of_the_same_scribes_and_no_line_is_lost() {
     let script = "i=0; while [ ! -e done ]; do i=$((i+1)); echo $i; done; echo error: done; exit 3";
     let mut counter = process("counter", &["sh", "-c", script]);
     counter.restart = supervisor::config::Restart::Never;
+    // One file, however much is counted while the machine is busy.
     let logs = Logs {
         bytes_per_second_max: 1 << 30,
+        file_bytes_max: 1 << 40,
         ..Logs::default()
     };
     let folder = tempfile::tempdir().unwrap();

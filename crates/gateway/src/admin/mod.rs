@@ -20,7 +20,7 @@ use chassis::seats::{Busy, Seats};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -89,16 +89,22 @@ pub(crate) async fn serve(context: Context, listener: TcpListener) {
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
             tokio::select! {
-                Err(error) = connection => tracing::debug!(%error, "admin connection ended"),
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "admin connection ended");
+                },
                 () = seat.given_up() => {}
-                else => {}
             }
         });
     }
 }
 
-/// The connection is busy until the answer's last byte was handed on.
-fn while_busy(answer: Answer, busy: Busy) -> Answer {
+/// The connection is busy until the answer's last byte was handed on. Its length is told beforehand
+/// where it is known: a client of few lines knows no chunks.
+fn while_busy(mut answer: Answer, busy: Busy) -> Answer {
+    if let Some(length) = answer.body().size_hint().exact() {
+        let length = HeaderValue::from(length);
+        answer.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
     answer.map(|body| {
         let body = body.map_frame(move |frame| {
             let _until_here = &busy;
