@@ -26,7 +26,7 @@ pub use verdict::Finding;
 
 use fault::{Breaker, Inflicted};
 use ledger::Ledger;
-use scenario::Fault;
+use scenario::{Fault, Role};
 use verdict::Seen;
 
 /// All seven calls and both writes. Lists are rare: one of all sessions is half a second of two cores.
@@ -107,6 +107,8 @@ pub async fn run(
     if outcome.left_out.is_some() {
         return Ok(outcome);
     }
+    let gateways = status.of(Role::Gateway);
+    let convicted = installation.convicted(&gateways).await;
     let fault = effort.shortened(&scenario.fault);
     let mut breaker = Breaker::prepare(installation, &fault, &status).await?;
     let mark = Mark {
@@ -127,6 +129,8 @@ pub async fn run(
     let (report, inflicted) = (report?, inflicted?);
     drop(breaker);
     installation.ready(READY_WITHIN).await?;
+    // The next drill sends much the same requests.
+    installation.lift_new(&gateways, &convicted).await?;
     let ended = std::mem::take(&mut *records.0.lock().unwrap_or_else(PoisonError::into_inner));
     let seen = look_up(&status, mark, ended, inflicted).await?;
     outcome.faults = seen.inflicted.len();

@@ -19,7 +19,7 @@ use crate::innocents::Sketch;
 use crate::nodes::{Node, NodeId};
 use crate::outgoing::OutgoingBody;
 use crate::problem::Refusal;
-use crate::quarantine;
+use crate::quarantine::{self, Turn};
 use crate::retry::Failure;
 use crate::suspects::{Charge, Ended, Standing, Verdict};
 
@@ -36,8 +36,6 @@ pub(crate) struct Subject<'a> {
     who: OnceCell<Option<Fingerprint>>,
     sketch: OnceCell<Option<Sketch>>,
     trial: Option<Trial>,
-    /// Since when its trial waits for those of other gateways.
-    turn_since: Option<Instant>,
 }
 
 /// What a trial holds until its end.
@@ -70,7 +68,6 @@ impl<'a> Subject<'a> {
             who: OnceCell::new(),
             sketch: OnceCell::new(),
             trial: None,
-            turn_since: None,
         }
     }
 
@@ -215,16 +212,18 @@ impl<'a> Subject<'a> {
     }
 
     /// The right to try somebody, which one gateway has at a time; `Err` while another one has it.
-    async fn take_turn(&mut self) -> Result<Option<Arc<File>>, ()> {
+    async fn take_turn(&self) -> Result<Option<Arc<File>>, ()> {
         let shared = Arc::clone(&self.call.worker.shared);
         let Some(book) = quarantine::book(&shared) else {
             return Ok(None);
         };
-        let since = *self.turn_since.get_or_insert_with(Instant::now);
-        let taken = tokio::task::spawn_blocking(move || shared.quarantine.take_trials(&book));
+        let now = Instant::now();
+        let taken = tokio::task::spawn_blocking(move || shared.quarantine.take_trials(&book, now));
         match taken.await {
-            Ok(Ok(Some(turn))) => Ok(Some(turn)),
-            Ok(Ok(None)) if since.elapsed() < TURN_WAIT => Err(()),
+            Ok(Ok(Turn::Own(turn))) => Ok(Some(turn)),
+            Ok(Ok(Turn::Other(since))) if now.saturating_duration_since(since) < TURN_WAIT => {
+                Err(())
+            }
             // Told by whoever shares the book.
             _ => Ok(None),
         }

@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -33,6 +34,14 @@ pub(crate) struct Slot {
     pub(crate) departing: Option<Beside>,
     /// What it is to become, by a new configuration; its next run is that.
     pub(crate) next: Option<plan::Process>,
+    /// No longer in the configuration: to be ended and forgotten.
+    pub(crate) leaving: bool,
+    pub(crate) standing: Standing,
+}
+
+/// How it stands, whichever run is present: what another program of the supervisor goes on with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Standing {
     /// It is to be replaced, when it is its turn.
     pub(crate) wish: Option<Wish>,
     /// The run that was ended by choice without a successor, until another one is there.
@@ -45,10 +54,9 @@ pub(crate) struct Slot {
     /// Since when nothing serves by choice, and for how long that was the last time.
     pub(crate) gap_since: Option<Moment>,
     pub(crate) last_gap: Option<Duration>,
-    /// No longer in the configuration: to be ended and forgotten.
-    pub(crate) leaving: bool,
     /// The operator stopped it, and nobody else starts it again.
     pub(crate) held: bool,
+    /// As it was last shown, and since when it is so.
     pub(crate) state: ProcessState,
     pub(crate) since: String,
     pub(crate) last_exit: Option<Ended>,
@@ -120,25 +128,27 @@ impl Slot {
             successor: None,
             departing: None,
             next: None,
-            wish: None,
-            maintained: None,
-            failed_successors: 0,
-            failed_successor: None,
-            not_before: None,
-            gap_since: None,
-            last_gap: None,
             leaving: false,
-            held: false,
-            state: ProcessState::Starting,
-            since: since.to_owned(),
-            last_exit: None,
-            last_lines: Vec::new(),
+            standing: Standing {
+                wish: None,
+                maintained: None,
+                failed_successors: 0,
+                failed_successor: None,
+                not_before: None,
+                gap_since: None,
+                last_gap: None,
+                held: false,
+                state: ProcessState::Starting,
+                since: since.to_owned(),
+                last_exit: None,
+                last_lines: Vec::new(),
+            },
         }
     }
 
     /// Whether it is stopped, or about to be, because the operator wants it so.
     pub(crate) fn is_held(&self) -> bool {
-        self.held && (self.machine.is_over() || self.machine.is_ending())
+        self.standing.held && (self.machine.is_over() || self.machine.is_ending())
     }
 
     fn held_reason(&self) -> Option<String> {
@@ -179,7 +189,9 @@ impl Slot {
         if let Some(next) = self.next.take() {
             self.machine.follow(next.rules.clone());
             self.process = next;
-            self.wish.take_if(|wish| matches!(wish, Wish::Operator(_)));
+            self.standing
+                .wish
+                .take_if(|wish| matches!(wish, Wish::Operator(_)));
         }
     }
 
@@ -218,8 +230,8 @@ impl Slot {
                 .machine
                 .reason()
                 .or_else(|| self.held_reason())
-                .or(self.failed_successor.clone()),
-            since: self.since.clone(),
+                .or(self.standing.failed_successor.clone()),
+            since: self.standing.since.clone(),
             listen: live
                 .and_then(|live| live.listen.clone())
                 .or(self.process.listen.clone()),
@@ -228,8 +240,8 @@ impl Slot {
                 .or(self.process.metrics.clone()),
             restarts: self.machine.restarts(),
             last_restart_reason: self.machine.last_restart_reason().map(str::to_owned),
-            last_exit: self.last_exit.as_ref().map(Ended::reason),
-            last_lines: self.last_lines.clone(),
+            last_exit: self.standing.last_exit.as_ref().map(Ended::reason),
+            last_lines: self.standing.last_lines.clone(),
             log_lines_dropped: live
                 .and_then(|live| live.capture.as_ref())
                 .map_or(0, Capture::dropped_lines),
@@ -246,6 +258,7 @@ impl Slot {
                 false => "after a gap".to_owned(),
             },
             last_gap_milliseconds: self
+                .standing
                 .last_gap
                 .and_then(|gap| u64::try_from(gap.as_millis()).ok()),
             memory: self.process.memory.map(|limits| crate::status::Memory {

@@ -26,10 +26,9 @@ use crate::family;
 use crate::groups::Group;
 use crate::own_output;
 use crate::plan::Plan;
-use crate::policy::turns::Wish;
-use crate::policy::{Ended, Machine, Moment};
+use crate::policy::Machine;
+use crate::slot::Standing;
 use crate::sockets;
-use crate::status::ProcessState;
 
 /// Changed with every change of the types below, and of those in them, that a default does not mend.
 const VERSION: u32 = 1;
@@ -64,18 +63,9 @@ pub(crate) struct KeptSlot {
     pub(crate) machine: Machine,
     pub(crate) run: u64,
     pub(crate) live: Option<KeptLive>,
-    pub(crate) wish: Option<Wish>,
-    pub(crate) maintained: Option<u64>,
-    pub(crate) failed_successors: u32,
-    pub(crate) failed_successor: Option<String>,
-    pub(crate) not_before: Option<Moment>,
-    pub(crate) gap_since: Option<Moment>,
-    pub(crate) last_gap: Option<Duration>,
-    pub(crate) held: bool,
-    pub(crate) state: ProcessState,
-    pub(crate) since: String,
-    pub(crate) last_exit: Option<Ended>,
-    pub(crate) last_lines: Vec<String>,
+    /// In line with the others: programs of before this type read and write it so.
+    #[serde(flatten)]
+    pub(crate) standing: Standing,
 }
 
 /// A run; see the fields of `Live`.

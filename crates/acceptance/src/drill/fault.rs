@@ -278,23 +278,44 @@ impl<'a> Breaker<'a> {
         let program = &self.installation.program;
         let name = format!("bingo-drill-{}-{}", std::process::id(), self.turn);
         let copy = program.with_file_name(name);
+        let members: Vec<Member> = [Role::Node, Role::Gateway]
+            .into_iter()
+            .flat_map(|role| status.of(role))
+            .collect();
+        self.leave_the_copy(&members, &copy);
         let mut bytes = std::fs::read(program).map_err(failed)?;
         bytes.push(0);
         std::fs::write(&copy, bytes).map_err(failed)?;
         let permissions = std::fs::metadata(program).map_err(failed)?.permissions();
         std::fs::set_permissions(&copy, permissions).map_err(failed)?;
         let (old, new) = (program.clone(), copy.clone());
-        for role in [Role::Node, Role::Gateway] {
-            for member in status.of(role) {
-                self.replace(&member, &new).await?;
-            }
-        }
-        for role in [Role::Node, Role::Gateway] {
-            for member in status.of(role) {
-                self.replace(&member, &old).await?;
+        for file in [&new, &old] {
+            for member in &members {
+                self.replace(member, file).await?;
             }
         }
         std::fs::remove_file(copy).map_err(failed)
+    }
+
+    /// Where an upgrade ends half-way: who runs the copy by then goes back to the program, and the copy
+    /// is removed.
+    fn leave_the_copy(&self, members: &[Member], copy: &Path) {
+        let (program, folder) = (&self.installation.program, &self.installation.folder);
+        let names: Vec<String> = members.iter().map(|member| member.name.clone()).collect();
+        let (program, folder, copy) = (program.clone(), folder.clone(), copy.to_owned());
+        self.undo.push(move || {
+            if !copy.exists() {
+                return;
+            }
+            for name in names {
+                let mut command = std::process::Command::new(&program);
+                command.arg("restart").arg(name).arg("--binary");
+                command.arg(&program).arg("--dir").arg(&folder);
+                // What cannot go back is shown by the status.
+                let _ = command.output();
+            }
+            let _ = std::fs::remove_file(copy);
+        });
     }
 
     async fn replace(&self, member: &Member, program: &Path) -> Result<(), Error> {

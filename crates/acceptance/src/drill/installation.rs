@@ -2,6 +2,7 @@
 //! the files of its folder that are documented, and the admin API. Nothing here knows how it is
 //! built, so a drill judges any version of it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::process::Command;
 
 use super::scenario::Role;
 use crate::error::Error;
-use crate::http::{Method, Request};
+use crate::http::{Method, Request, Response};
 use crate::signals::{self, Process};
 
 /// The longest wait for one answer of a look.
@@ -50,6 +51,23 @@ pub struct Member {
     pub state: String,
     pub listen: Option<String>,
     pub metrics: Option<String>,
+}
+
+/// Requests that the gateways refuse, and who said so.
+#[derive(Debug, Default)]
+pub(super) struct Convicted {
+    all: BTreeSet<String>,
+    base: String,
+}
+
+#[derive(Deserialize)]
+struct Quarantine {
+    convicted: Vec<Conviction>,
+}
+
+#[derive(Deserialize)]
+struct Conviction {
+    fingerprint: String,
 }
 
 impl Status {
@@ -142,16 +160,12 @@ impl Installation {
     /// # Errors
     /// [`Error::Installation`] where one refuses it.
     pub async fn reload(&self, gateways: &[Member]) -> Result<(), Error> {
-        let token = std::fs::read_to_string(self.folder.join("run/admin.token"))
-            .map_err(|error| self.fault("read its admin token", error.to_string()))?;
-        let bearer = format!("Bearer {}", token.trim());
         for gateway in gateways {
             let Some(base) = gateway.metrics.as_deref().and_then(admin_of) else {
                 continue;
             };
             let url = format!("{base}/api/v1/reload");
-            let request = Request::new(Method::POST, &url).header("authorization", &bearer);
-            let answer = request.send().await?;
+            let answer = self.change(Method::POST, &url).await?;
             if !answer.status.is_success() {
                 let said = String::from_utf8_lossy(&answer.body).into_owned();
                 let why = format!("{} answered {}: {said}", gateway.name, answer.status);
@@ -159,6 +173,49 @@ impl Installation {
             }
         }
         Ok(())
+    }
+
+    /// The fingerprints of the requests that are refused now, as the first gateway that answers says.
+    pub(super) async fn convicted(&self, gateways: &[Member]) -> Convicted {
+        for gateway in gateways {
+            let Some(base) = gateway.metrics.as_deref().and_then(admin_of) else {
+                continue;
+            };
+            let url = format!("{base}/api/v1/quarantine");
+            let answer = Request::new(Method::GET, &url).send().await;
+            let parsed = answer.map(|answer| serde_json::from_slice::<Quarantine>(&answer.body));
+            if let Ok(Ok(quarantine)) = parsed {
+                let all = quarantine.convicted.into_iter();
+                return Convicted {
+                    all: all.map(|one| one.fingerprint).collect(),
+                    base,
+                };
+            }
+        }
+        Convicted::default()
+    }
+
+    /// Lifts the convictions that there were not before; gateways tell each other.
+    pub(super) async fn lift_new(
+        &self,
+        gateways: &[Member],
+        before: &Convicted,
+    ) -> Result<(), Error> {
+        let now = self.convicted(gateways).await;
+        for who in now.all.difference(&before.all) {
+            let url = format!("{}/api/v1/quarantine/{who}", now.base);
+            self.change(Method::DELETE, &url).await?;
+        }
+        Ok(())
+    }
+
+    /// A change by the admin API, with the installation's token.
+    async fn change(&self, method: Method, url: &str) -> Result<Response, Error> {
+        let token = std::fs::read_to_string(self.folder.join("run/admin.token"))
+            .map_err(|error| self.fault("read its admin token", error.to_string()))?;
+        let bearer = format!("Bearer {}", token.trim());
+        let request = Request::new(method, url).header("authorization", &bearer);
+        request.send().await
     }
 
     /// The faults that a node was started with are in its configuration, which it shows.

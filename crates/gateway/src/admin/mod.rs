@@ -101,7 +101,10 @@ pub(crate) async fn serve(context: Context, listener: TcpListener) {
 /// The connection is busy until the answer's last byte was handed on. Its length is told beforehand
 /// where it is known: a client of few lines knows no chunks.
 fn while_busy(mut answer: Answer, busy: Busy) -> Answer {
-    if let Some(length) = answer.body().size_hint().exact() {
+    // RFC 9110 section 8.6: 204 has none.
+    if answer.status() != StatusCode::NO_CONTENT
+        && let Some(length) = answer.body().size_hint().exact()
+    {
         let length = HeaderValue::from(length);
         answer.headers_mut().insert(header::CONTENT_LENGTH, length);
     }

@@ -33,6 +33,8 @@ use book::{Told, Writer};
 const LOOK: Duration = Duration::from_millis(40);
 /// Changes that are still to be written; over it the oldest is told to nobody else.
 const UNTOLD_MAX: usize = 1_024;
+/// Whoever waits for the right to try somebody asks far more often.
+const ASKED: Duration = Duration::from_secs(1);
 
 /// Shared by all threads.
 #[derive(Debug)]
@@ -46,9 +48,24 @@ pub(crate) struct Quarantine {
     /// There is something to write.
     changed: Notify,
     writer: Mutex<Writer>,
-    /// The right to try somebody, of all gateways that share the book.
-    trials: Mutex<Weak<File>>,
+    trials: Mutex<Trials>,
     metrics: QuarantineMetrics,
+}
+
+/// The right to try somebody, of all gateways that share the book.
+#[derive(Debug, Default)]
+struct Trials {
+    own: Weak<File>,
+    /// When another gateway had it whenever this one asked: for the first time, and for the last.
+    refused: Option<(Instant, Instant)>,
+}
+
+/// Whose turn it is to try somebody.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    Own(Arc<File>),
+    /// Another gateway's, ever since then.
+    Other(Instant),
 }
 
 impl Quarantine {
@@ -217,21 +234,29 @@ impl Quarantine {
     }
 
     /// The right to try somebody, which one gateway has at a time: without it a request that is tried
-    /// beside another gateway's poison would be convicted for it. `None` while another one has it. Brings
-    /// what that one found out.
-    pub(crate) fn take_trials(&self, book: &Path) -> io::Result<Option<Arc<File>>> {
+    /// beside another gateway's poison would be convicted for it. Brings what that one found out.
+    pub(crate) fn take_trials(&self, book: &Path, now: Instant) -> io::Result<Turn> {
         let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = trials.upgrade() {
-            return Ok(Some(own));
+        if let Some(own) = trials.own.upgrade() {
+            return Ok(Turn::Own(own));
         }
         let Some(lock) = book::take_trials(book)? else {
-            return Ok(None);
+            // While nobody asks, it may have been free.
+            let lasting = trials
+                .refused
+                .filter(|(_, last)| now.saturating_duration_since(*last) < ASKED);
+            let first = lasting.map_or(now, |(first, _)| first);
+            trials.refused = Some((first, now));
+            return Ok(Turn::Other(first));
         };
         let lock = Arc::new(lock);
-        *trials = Arc::downgrade(&lock);
+        *trials = Trials {
+            own: Arc::downgrade(&lock),
+            refused: None,
+        };
         drop(trials);
         self.exchange(book)?;
-        Ok(Some(lock))
+        Ok(Turn::Own(lock))
     }
 
     /// Writes what is new here, and takes over what is new elsewhere. Blocks.
@@ -401,5 +426,41 @@ impl QuarantineMetrics {
         self.verdicts
             .get_or_create(&VerdictLabels { verdict })
             .inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway() -> Quarantine {
+        Quarantine::new(QuarantineMetrics::default())
+    }
+
+    #[test]
+    fn one_gateway_at_a_time_tries_somebody_and_another_one_knows_for_how_long_it_was_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let book = folder.path().join("quarantine.json");
+        let (one, two, begin) = (gateway(), gateway(), Instant::now());
+        let at = |milliseconds| begin + Duration::from_millis(milliseconds);
+        let turn = one.take_trials(&book, at(0)).unwrap();
+        assert!(matches!(turn, Turn::Own(_)));
+        // Its threads share it.
+        assert!(matches!(
+            one.take_trials(&book, at(0)).unwrap(),
+            Turn::Own(_)
+        ));
+        let refused = |now| match two.take_trials(&book, now).unwrap() {
+            Turn::Other(since) => since,
+            Turn::Own(_) => panic!("two at a time"),
+        };
+        for now in [100, 600, 1_500] {
+            assert_eq!(refused(at(now)), at(100));
+        }
+        // It did not ask for so long that the turn may have been free.
+        assert_eq!(refused(at(12_000)), at(12_000));
+        drop(turn);
+        let turn = two.take_trials(&book, at(12_100)).unwrap();
+        assert!(matches!(turn, Turn::Own(_)));
     }
 }

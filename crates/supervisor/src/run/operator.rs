@@ -27,7 +27,7 @@ impl Supervisor {
         }
         tracing::info!(name, "the operator stops it");
         if let Some(slot) = self.slots.get_mut(at) {
-            slot.held = true;
+            slot.standing.held = true;
         }
         self.feed(at, Event::Stop);
         self.drop_successor(at);

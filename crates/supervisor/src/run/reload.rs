@@ -184,7 +184,7 @@ impl Supervisor {
     pub(super) fn wish_for_changed(&mut self) {
         for index in 0..self.slots.len() {
             let is_due = self.slots.get(index).is_some_and(|slot| {
-                let is_free = slot.successor.is_none() && slot.wish.is_none();
+                let is_free = slot.successor.is_none() && slot.standing.wish.is_none();
                 slot.next.is_some() && slot.machine.is_running() && is_free
             });
             if is_due {

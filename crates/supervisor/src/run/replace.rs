@@ -78,7 +78,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(index) else {
             return;
         };
-        let has_better = match (&slot.wish, &wish) {
+        let has_better = match (&slot.standing.wish, &wish) {
             (Some(Wish::Memory(_)), _) | (Some(_), Wish::Age(_)) => true,
             (Some(Wish::Operator(_)), wish) => !matches!(wish, Wish::Memory(_)),
             _ => false,
@@ -88,9 +88,10 @@ impl Supervisor {
         }
         let (name, reason) = (&slot.process.name, wish.reason());
         tracing::info!(name, reason, "to be replaced");
-        slot.failed_successor
+        slot.standing
+            .failed_successor
             .take_if(|_| matches!(wish, Wish::Operator(_)));
-        slot.wish = Some(wish);
+        slot.standing.wish = Some(wish);
     }
 
     /// Hands over to successors that are healthy, gives up those that are not to be, forgets those that
@@ -108,7 +109,11 @@ impl Supervisor {
                     .is_some_and(|next| flag(&next.machine))
             };
             if is(Machine::is_there) {
-                let reason = slot.wish.take().map(|wish| wish.reason().to_owned());
+                let reason = slot
+                    .standing
+                    .wish
+                    .take()
+                    .map(|wish| wish.reason().to_owned());
                 self.hand_over(index, reason.unwrap_or_default(), true);
             } else if is(Machine::is_over) {
                 self.give_up_successor(index);
@@ -151,10 +156,10 @@ impl Supervisor {
             self.feed_to(index, Place::Successor, Event::Release);
             return;
         }
-        let Some(wish) = slot.wish.take() else {
+        let Some(wish) = slot.standing.wish.take() else {
             return;
         };
-        slot.maintained = Some(slot.run);
+        slot.standing.maintained = Some(slot.run);
         self.feed(index, Event::Restart(wish.reason().to_owned()));
     }
 
@@ -174,9 +179,9 @@ impl Supervisor {
         let old = slot.machine.clone();
         next.machine.take_over(now, old, restart, (reason, chosen));
         slot.process = process.unwrap_or(slot.process.clone());
-        slot.failed_successors = 0;
-        slot.failed_successor = None;
-        slot.not_before = None;
+        slot.standing.failed_successors = 0;
+        slot.standing.failed_successor = None;
+        slot.standing.not_before = None;
         let old = Beside {
             machine: std::mem::replace(&mut slot.machine, next.machine),
             run: std::mem::replace(&mut slot.run, next.run),
@@ -205,10 +210,10 @@ impl Supervisor {
         let name = &slot.process.name;
         tracing::error!(name, why, "the successor failed, the old one stays");
         self.events.tell("successor_failed", name, &why);
-        slot.failed_successor = Some(format!("its successor failed: {why}"));
-        let pause = SUCCESSORS.pause(slot.failed_successors, chassis::random::random());
-        slot.not_before = Some(now + pause);
-        slot.failed_successors = slot.failed_successors.saturating_add(1);
+        slot.standing.failed_successor = Some(format!("its successor failed: {why}"));
+        let pause = SUCCESSORS.pause(slot.standing.failed_successors, chassis::random::random());
+        slot.standing.not_before = Some(now + pause);
+        slot.standing.failed_successors = slot.standing.failed_successors.saturating_add(1);
         // The configuration that it was of is given up with it: the next reload may bring it again.
         if next.process.is_some() {
             let written = &slot.process.written;
@@ -218,7 +223,9 @@ impl Supervisor {
             }
         }
         // The operator is told, and asks again.
-        slot.wish.take_if(|wish| matches!(wish, Wish::Operator(_)));
+        slot.standing
+            .wish
+            .take_if(|wish| matches!(wish, Wish::Operator(_)));
     }
 
     /// The present run ended by itself while its successor starts, which then need not wait.
@@ -226,10 +233,10 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(index) else {
             return false;
         };
-        if slot.successor.is_none() || self.stopping || slot.leaving || slot.held {
+        if slot.successor.is_none() || self.stopping || slot.leaving || slot.standing.held {
             return false;
         }
-        slot.wish = None;
+        slot.standing.wish = None;
         let reason = slot.machine.why_ended(ended);
         self.hand_over(index, reason, false);
         true
@@ -251,7 +258,7 @@ impl Supervisor {
         self.feed_to(index, Place::Successor, Event::Close);
         self.feed_to(index, Place::Successor, Event::StopNow);
         if let Some(slot) = self.slots.get_mut(index) {
-            slot.wish = None;
+            slot.standing.wish = None;
         }
     }
 
@@ -272,18 +279,18 @@ impl Slot {
     fn see_off(&mut self) {
         let is_gone = |beside: &mut Beside| beside.machine.is_over() && beside.live.is_none();
         self.departing.take_if(is_gone);
-        if self.leaving || self.held || self.machine.is_over() {
+        if self.leaving || self.standing.held || self.machine.is_over() {
             self.successor.take_if(is_gone);
         }
     }
 
     /// Notes when it is back from maintenance, and for how long nothing served.
     fn back(&mut self, now: Duration) {
-        let is_new = self.maintained.is_some_and(|run| run != self.run);
+        let is_new = self.standing.maintained.is_some_and(|run| run != self.run);
         if is_new && self.machine.is_running() || self.machine.is_over() {
-            self.maintained = None;
-            if let Some(since) = self.gap_since.take() {
-                self.last_gap = Some(now.saturating_sub(since));
+            self.standing.maintained = None;
+            if let Some(since) = self.standing.gap_since.take() {
+                self.standing.last_gap = Some(now.saturating_sub(since));
             }
         }
     }
@@ -296,13 +303,13 @@ impl Slot {
         Candidate {
             role: &self.process.role,
             state: self.machine.state(),
-            wish: self.wish.as_ref().filter(|_| can_go),
+            wish: self.standing.wish.as_ref().filter(|_| can_go),
             bytes: self.live.as_ref().map_or(0, |live| live.bytes),
             start_first: self.process.start_first,
-            busy: self.maintained.is_some()
+            busy: self.standing.maintained.is_some()
                 || self.successor.is_some()
                 || self.departing.as_ref().is_some_and(drains),
-            not_before: self.not_before,
+            not_before: self.standing.not_before,
         }
     }
 }

@@ -45,11 +45,11 @@ impl Supervisor {
         self.events.tell("exited", &slot.process.name, &why);
         if place != Place::Departing {
             let is_good = ended.code == Some(0);
-            slot.last_lines = if is_good { Vec::new() } else { lines };
+            slot.standing.last_lines = if is_good { Vec::new() } else { lines };
         }
         if place == Place::Present {
-            slot.last_exit = Some(ended.clone());
-            slot.gap_since = slot.maintained.map(|_| self.origin.elapsed());
+            slot.standing.last_exit = Some(ended.clone());
+            slot.standing.gap_since = slot.standing.maintained.map(|_| self.origin.elapsed());
             if self.succeed_early(index, &ended) {
                 return;
             }
@@ -96,7 +96,7 @@ impl Supervisor {
         self.runs += 1;
         let run = self.runs;
         if place == Place::Present {
-            slot.held = false;
+            slot.standing.held = false;
         }
         let prepared = prepare(slot.process_at(place), &mut self.ports);
         let started = prepared.and_then(|(process, port, ear)| {
@@ -104,8 +104,8 @@ impl Supervisor {
             Ok((process, port, ear, started))
         });
         let (process, port, ear, started) = started.map_err(|error| {
-            slot.last_exit = None;
-            slot.last_lines = vec![error.why.clone()];
+            slot.standing.last_exit = None;
+            slot.standing.last_lines = vec![error.why.clone()];
             Event::StartFailed {
                 why: error.why,
                 permanent: error.permanent,

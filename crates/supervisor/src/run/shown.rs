@@ -20,14 +20,14 @@ impl Supervisor {
     pub(super) fn show(&mut self) {
         for slot in &mut self.slots {
             let state = slot.machine.state();
-            if state != slot.state {
+            if state != slot.standing.state {
                 tracing::info!(name = slot.process.name, ?state, "changed");
                 if let Some(kind) = kind_of(state) {
                     let reason = slot.machine.reason().unwrap_or_default();
                     self.events.tell(kind, &slot.process.name, &reason);
                 }
-                slot.state = state;
-                slot.since = now_text();
+                slot.standing.state = state;
+                slot.standing.since = now_text();
             }
         }
         let status = self.status(false);
@@ -153,7 +153,7 @@ impl Supervisor {
             if slot.machine.state() != ProcessState::Failed {
                 return None;
             }
-            let code = slot.last_exit.as_ref().map(|ended| ended.code);
+            let code = slot.standing.last_exit.as_ref().map(|ended| ended.code);
             let exit = match code {
                 None | Some(Some(64)) if !self.stopping => chassis::Exit::Configuration,
                 _ => chassis::Exit::Failed,

@@ -195,18 +195,7 @@ fn keep_slot(slot: &Slot, descriptors: &mut Descriptors) -> KeptSlot {
         machine: slot.machine.clone(),
         run: slot.run,
         live,
-        wish: slot.wish.clone(),
-        maintained: slot.maintained,
-        failed_successors: slot.failed_successors,
-        failed_successor: slot.failed_successor.clone(),
-        not_before: slot.not_before,
-        gap_since: slot.gap_since,
-        last_gap: slot.last_gap,
-        held: slot.held,
-        state: slot.state,
-        since: slot.since.clone(),
-        last_exit: slot.last_exit.clone(),
-        last_lines: slot.last_lines.clone(),
+        standing: slot.standing.clone(),
     }
 }
 
@@ -243,18 +232,7 @@ impl Supervisor {
         slot.machine = kept.machine;
         slot.machine.follow(rules);
         slot.run = run;
-        slot.wish = kept.wish;
-        slot.maintained = kept.maintained;
-        slot.failed_successors = kept.failed_successors;
-        slot.failed_successor = kept.failed_successor;
-        slot.not_before = kept.not_before;
-        slot.gap_since = kept.gap_since;
-        slot.last_gap = kept.last_gap;
-        slot.held = kept.held;
-        slot.state = kept.state;
-        slot.since = kept.since;
-        slot.last_exit = kept.last_exit;
-        slot.last_lines = kept.last_lines;
+        slot.standing = kept.standing;
         let Some(live) = kept.live else { return };
         let process = slot.process.clone();
         let ear = live.ear.and_then(|(name, socket)| {

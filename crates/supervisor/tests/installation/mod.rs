@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chassis::events::Told;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use supervisor::config::{Config, Liveness, Logs, Probes, Process, Stop};
 use supervisor::control::Client;
 use supervisor::takeover::{self, Takeover};
@@ -312,9 +313,15 @@ pub fn play() {
         ["beside", address] => {
             let address = address.parse().unwrap();
             let listener = chassis::sockets::listen(address, true).unwrap();
-            listener.set_nonblocking(false).unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
+            let _inside = runtime.enter();
+            let shutdown = chassis::Shutdown::on_signals().unwrap();
             chassis::notify::ready();
-            serve(&listener);
+            serve(until_told_to_end(&listener, &shutdown));
         }
         ["once", file, command @ ..] => {
             // The first start goes well, each later one does not.
@@ -325,15 +332,15 @@ pub fn play() {
             let listener = chassis::sockets::listen(address.parse().unwrap(), true).unwrap();
             listener.set_nonblocking(false).unwrap();
             chassis::notify::ready();
-            serve(&listener);
+            serve(listener.incoming().flatten());
         }
-        ["serve", address] => serve(&TcpListener::bind(address).unwrap()),
+        ["serve", address] => serve(TcpListener::bind(address).unwrap().incoming().flatten()),
         ["inherited"] => {
             let inherited = chassis::sockets::inherited().unwrap();
             let first = inherited.listeners.first();
             let first = &first.expect("a listener is inherited").listener;
             first.set_nonblocking(false).unwrap();
-            serve(first);
+            serve(first.incoming().flatten());
         }
         ["datagrams"] => {
             let inherited = chassis::sockets::inherited().unwrap();
@@ -453,13 +460,39 @@ fn echo(name: &str, socket: &UdpSocket) {
     }
 }
 
+/// Told to end, it still takes those that wait for it, as whoever has a successor must.
+fn until_told_to_end(
+    listener: &TcpListener,
+    shutdown: &chassis::Shutdown,
+) -> impl Iterator<Item = TcpStream> {
+    std::iter::from_fn(move || {
+        loop {
+            let told = shutdown.is_requested();
+            let mut ready = [PollFd::new(listener, PollFlags::IN)];
+            let look = Timespec {
+                tv_sec: 0,
+                tv_nsec: 10_000_000,
+            };
+            // An interrupted look is a look in vain.
+            let _ = poll(&mut ready, Some(&look));
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    return Some(stream);
+                }
+                Err(_) if told => return None,
+                Err(_) => {}
+            }
+        }
+    })
+}
+
 /// One connection after the other, as a simple program would: `/ping` answers the pid until `/sick`
 /// was asked for; `/hang` never comes back; `/drain` answers as draining from then on; `/leak/N` takes
 /// N MiB a second from then on, `/take/N` N MiB at once.
-fn serve(listener: &TcpListener) {
+fn serve(connections: impl Iterator<Item = TcpStream>) {
     let (mut status, mut state, mut body) = ("200 OK", "", std::process::id().to_string());
-    for stream in listener.incoming() {
-        let Ok(mut stream) = stream else { continue };
+    for mut stream in connections {
         let mut request = [0; 1024];
         let read = stream.read(&mut request).unwrap_or(0);
         let request = String::from_utf8_lossy(&request[..read]).into_owned();
