@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::account::{Blame, Flight};
-use crate::attempt::{Call, Lost};
+use crate::attempt::{self, Call, Lost};
 use crate::balancer;
+use crate::ejection::{self, Probed};
 use crate::fingerprint::Fingerprint;
 use crate::innocents::Sketch;
 use crate::nodes::{Node, NodeId};
@@ -198,10 +199,17 @@ impl<'a> Subject<'a> {
                 .filter(|flight| flight.node().id != id && flight.blame() == Blame::All),
             _ => None,
         };
-        let Some(flight) = flight else {
+        let Some(mut flight) = flight else {
             self.end(Ended::Withdrawn);
             return None;
         };
+        // Another gateway's trial may have broken the node a moment ago: it would prove nothing.
+        let probed = attempt::look(self.call, flight.node()).await;
+        if !matches!(probed, Probed::Good | Probed::Draining) {
+            flight.never_sent(ejection::judge(probed, Duration::ZERO, false));
+            self.end(Ended::Withdrawn);
+            return None;
+        }
         let node = flight.own_node();
         node.begin_trial();
         self.trial = Some(Trial {

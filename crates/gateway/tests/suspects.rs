@@ -214,6 +214,29 @@ async fn what_turns_a_node_sick_is_tried_on_it_and_convicted_and_others_are_serv
 }
 
 #[tokio::test]
+async fn nobody_is_convicted_for_a_node_that_another_gateways_trial_made_sick() {
+    let service = Service::start().await;
+    let other = service.on_file.another();
+    other.node_is("node-1", "healthy").await;
+    other.node_is("node-2", "healthy").await;
+    let gateways = [&service.on_file.gateway, &other];
+    for round in 0..6 {
+        let mut bodies: Vec<String> = (0..40)
+            .map(|number| format!("food {round} {number}"))
+            .collect();
+        bodies.insert(9, format!("sickness {round}"));
+        let answers = all_at_once(&gateways, "/always", &bodies).await;
+        let refused = answers.iter().filter(|answer| answer.status == 422);
+        assert_eq!(refused.count(), 1, "round {round}");
+        for gateway in gateways {
+            gateway.node_is("node-1", "healthy").await;
+            gateway.node_is("node-2", "healthy").await;
+        }
+    }
+    assert_eq!(service.down_most(), 1);
+}
+
+#[tokio::test]
 async fn what_was_answered_well_before_is_innocent_and_goes_to_the_other_node_at_once() {
     let service = Service::start().await;
     let gateway = &service.on_file.gateway;
