@@ -91,21 +91,18 @@ pub(crate) async fn exchange(
                     }
                     Err(Failed::Client(refusal)) => return Err(refusal),
                     Err(Failed::Class(failure, lost)) => {
-                        match subject.failed(failure, lost.as_ref()).await {
-                            true => Failure::Suspected,
-                            false => failure,
-                        }
+                        let suspicion = subject.failed(failure, lost.as_ref()).await;
+                        failure.with(suspicion)
                     }
                 }
             }
             Ok(None) | Err(_) => Failure::NeverSent,
         };
         tried.failed(failure);
-        let situation = situation(call, failure, repeats);
-        match retry::next(&situation, || worker.take_retry()) {
+        match after(call, failure, repeats, &mut held).await? {
             // Counted as held, not as one retry per look.
             Next::TryAgain if !worker.any_usable() => {}
-            Next::TryAgain | Next::Repeat => {
+            Next::TryAgain | Next::Repeat | Next::Wait => {
                 repeats += u32::from(failure.repeats());
                 worker.shared.metrics.retried(failure.name());
             }
@@ -145,6 +142,26 @@ impl Tried {
             false => self.failed_by = self.last,
         }
     }
+}
+
+/// What to do after a failure; while there is no budget for it the request is held.
+async fn after<'a>(
+    call: Call<'a>,
+    failure: Failure,
+    repeats: u32,
+    held: &mut Option<Hold<'a>>,
+) -> Result<Next, Refusal> {
+    let (worker, remaining) = (call.worker, || call.outgoing.remaining());
+    let mut next = retry::next(&situation(call, failure, repeats), || worker.take_retry());
+    while next == Next::Wait {
+        if held.is_none() {
+            *held = Some(Hold::begin(worker, call.live.limits.held_max)?);
+        }
+        tokio::time::sleep(HOLD_TRY.min(remaining())).await;
+        let situation = situation(call, failure, repeats);
+        next = retry::next(&situation, || worker.take_retry_after_all());
+    }
+    Ok(next)
 }
 
 fn situation(call: Call<'_>, failure: Failure, repeats: u32) -> Situation {

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use crate::config::Retry;
+use crate::trial::Suspicion;
 
 /// How an attempt failed. A 5xx is passed on, but where another node may know better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Failure {
     /// The node cannot have seen the whole request: connection refused, idle connection found
     /// dead, or the node said that it is draining.
@@ -20,6 +21,8 @@ pub(crate) enum Failure {
     NotDone,
     /// The node was lost with the request, which is a suspect now: its next attempt is its trial.
     Suspected,
+    /// The node was lost with the request, which is known to be innocent.
+    Bystander,
     /// The node said 429: it has done nothing.
     Refused,
     /// The request's time ran out.
@@ -27,12 +30,13 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::NeverSent,
         Self::NoAnswer,
         Self::ServerError,
         Self::NotDone,
         Self::Suspected,
+        Self::Bystander,
         Self::Refused,
         Self::OutOfTime,
     ];
@@ -45,8 +49,18 @@ impl Failure {
             Self::ServerError => "server_error",
             Self::NotDone => "not_done",
             Self::Suspected => "suspected",
+            Self::Bystander => "bystander",
             Self::Refused => "refused",
             Self::OutOfTime => "out_of_time",
+        }
+    }
+
+    /// As it is with what the loss of the node makes of the request.
+    pub(crate) fn with(self, suspicion: Option<Suspicion>) -> Self {
+        match suspicion {
+            Some(Suspicion::Suspect) => Self::Suspected,
+            Some(Suspicion::Innocent) if self == Self::NoAnswer => Self::Bystander,
+            _ => self,
         }
     }
 
@@ -77,8 +91,10 @@ pub(crate) struct Situation {
 pub(crate) enum Next {
     /// Send it to another node; where none is usable, hold it until one is.
     TryAgain,
-    /// As `TryAgain`, and the node may see it a second time: takes from the budget.
+    /// As `TryAgain`, and the node may see it a second time: took from the budget.
     Repeat,
+    /// It may be repeated, and the budget is empty: decide again in a moment.
+    Wait,
     /// Answer 502: a node may have begun and cannot be asked again.
     GiveUpBroken,
     /// Answer 504.
@@ -110,18 +126,14 @@ pub(crate) fn next(situation: &Situation, budget: impl FnOnce() -> bool) -> Next
     if allowed && situation.failure == Failure::NotDone {
         return Next::TryAgain;
     }
-    // A trial is bounded by its verdict.
-    if allowed && situation.failure == Failure::Suspected {
-        return if budget() {
-            Next::Repeat
-        } else {
-            Next::GiveUpBroken
-        };
+    // A trial is bounded by its verdict, and who is innocent by the time it has.
+    let unbounded = matches!(situation.failure, Failure::Suspected | Failure::Bystander);
+    if !allowed || !unbounded && situation.repeats >= REPEATS_MAX {
+        return Next::GiveUpBroken;
     }
-    if allowed && situation.repeats < REPEATS_MAX && budget() {
-        Next::Repeat
-    } else {
-        Next::GiveUpBroken
+    match budget() {
+        true => Next::Repeat,
+        false => Next::Wait,
     }
 }
 
@@ -261,10 +273,11 @@ mod tests {
             repeats: REPEATS_MAX,
             ..situation
         };
-        let suspected = with(Failure::Suspected, GET);
-        assert_eq!(decide(suspected), Next::Repeat);
-        assert_eq!(next(&suspected, || false), Next::GiveUpBroken);
-        assert_eq!(decide(with(Failure::Suspected, POST)), Next::GiveUpBroken);
+        for failure in [Failure::Suspected, Failure::Bystander] {
+            assert_eq!(decide(with(failure, GET)), Next::Repeat);
+            assert_eq!(next(&with(failure, GET), || false), Next::Wait);
+            assert_eq!(decide(with(failure, POST)), Next::GiveUpBroken);
+        }
         let not_done = with(Failure::NotDone, GET);
         assert_eq!(next(&not_done, || false), Next::TryAgain);
         assert_eq!(decide(with(Failure::NotDone, POST)), Next::GiveUpBroken);
@@ -274,13 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_repeated_three_times_or_without_budget_time_or_body() {
+    fn nothing_is_repeated_for_ever_or_without_time_or_body_and_without_budget_it_waits() {
         let often = Situation {
             repeats: REPEATS_MAX,
             ..GET
         };
         assert_eq!(decide(often), Next::GiveUpBroken);
-        assert_eq!(next(&GET, || false), Next::GiveUpBroken);
+        assert_eq!(next(&GET, || false), Next::Wait);
         let late = Situation {
             remaining: Duration::from_millis(1),
             ..GET

@@ -39,6 +39,14 @@ pub(crate) struct Subject<'a> {
     trial: Option<Trial>,
 }
 
+/// What the loss of its node makes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suspicion {
+    /// It goes to no healthy node but its own.
+    Suspect,
+    Innocent,
+}
+
 /// What a trial holds until its end.
 struct Trial {
     node: Option<Arc<Node>>,
@@ -118,8 +126,12 @@ impl<'a> Subject<'a> {
         self.end(Ended::Survived);
     }
 
-    /// An attempt failed. Returns whether the request is a suspect, so that it goes to no healthy node.
-    pub(crate) async fn failed(&mut self, failure: Failure, lost: Option<&Lost>) -> bool {
+    /// An attempt failed. Returns what that makes of the request, if its node was lost.
+    pub(crate) async fn failed(
+        &mut self,
+        failure: Failure,
+        lost: Option<&Lost>,
+    ) -> Option<Suspicion> {
         if self.is_on_trial() {
             let how = match (lost, failure) {
                 (Some(lost), _) => Ended::Lost(lost.how),
@@ -132,11 +144,9 @@ impl<'a> Subject<'a> {
                 self.share().await;
             }
             drop(trial);
-            return matches!(how, Ended::Lost(_));
+            return matches!(how, Ended::Lost(_)).then_some(Suspicion::Suspect);
         }
-        let (Some(lost), Some(who)) = (lost, self.who()) else {
-            return false;
-        };
+        let (lost, who) = (lost?, self.who()?);
         let shared = &self.call.worker.shared;
         let (quarantine, now) = (&shared.quarantine, Instant::now());
         let clock = shared.clock(now);
@@ -146,7 +156,7 @@ impl<'a> Subject<'a> {
         quarantine.innocents.lost(clock);
         if innocent {
             quarantine.found_innocent();
-            return false;
+            return Some(Suspicion::Innocent);
         }
         let outgoing = self.call.outgoing;
         let charge = Charge {
@@ -155,7 +165,9 @@ impl<'a> Subject<'a> {
             node: lost.node.name.clone(),
             loss: lost.how,
         };
-        quarantine.accuse(shared, who, lost.node.id, outgoing.is_safe(), charge, now)
+        let safe = outgoing.is_safe();
+        let accused = quarantine.accuse(shared, who, lost.node.id, safe, charge, now);
+        accused.then_some(Suspicion::Suspect)
     }
 
     fn standing(&self) -> Standing<NodeId> {

@@ -343,6 +343,13 @@ impl Worker {
         self.take(&self.retries, "retry_budget")
     }
 
+    /// As `take_retry`, for one that was told already that there is none.
+    pub(crate) fn take_retry_after_all(&self) -> bool {
+        self.earn();
+        let mut budget = self.retries.borrow_mut();
+        budget.take(self.shared.started.elapsed())
+    }
+
     /// Takes one request to a second node out of the budget, if there is one.
     pub(crate) fn take_hedge(&self) -> bool {
         self.take(&self.hedges, "hedge_budget")

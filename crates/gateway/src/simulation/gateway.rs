@@ -11,6 +11,7 @@ use crate::ejection::{self, Health, Probed, Reason, State, Thresholds};
 use crate::innocents::{Innocents, Sketch};
 use crate::retry::{self, Budget, Failure, Next, RETRY_SHARE, Situation};
 use crate::suspects::{Charge, Ended, Loss, Standing, Suspects, Terms, Verdict};
+use crate::trial::Suspicion;
 
 const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 1 };
 const TERMS: Terms = Terms {
@@ -355,12 +356,12 @@ impl World {
             true => call.refused_by = call.avoid,
             false => call.failed_by = call.avoid,
         }
-        let suspected = self.blame(request, failure, lost);
-        let failure = if suspected {
-            Failure::Suspected
-        } else {
-            failure
-        };
+        let suspicion = self.blame(request, failure, lost);
+        self.decide(request, failure.with(suspicion));
+    }
+
+    /// What becomes of a request that failed.
+    pub(super) fn decide(&mut self, request: usize, failure: Failure) {
         let Request {
             gateway,
             kind,
@@ -389,6 +390,7 @@ impl World {
             budget.take(now)
         });
         match next {
+            Next::Wait => self.after(25, Event::Decide(request, failure)),
             Next::TryAgain | Next::Repeat => {
                 self.count.repeated += taken;
                 self.call(request).repeats += u32::from(failure.repeats());
@@ -401,7 +403,12 @@ impl World {
     }
 
     /// As `Subject::failed`.
-    fn blame(&mut self, request: usize, failure: Failure, lost: Option<(usize, Loss)>) -> bool {
+    fn blame(
+        &mut self,
+        request: usize,
+        failure: Failure,
+        lost: Option<(usize, Loss)>,
+    ) -> Option<Suspicion> {
         if self.call(request).trial.is_some() {
             let how = match (lost, failure) {
                 (Some((_, how)), _) => Ended::Lost(how),
@@ -409,11 +416,9 @@ impl World {
                 (None, _) => Ended::Withdrawn,
             };
             self.end_trial(request, how);
-            return matches!(how, Ended::Lost(_));
+            return matches!(how, Ended::Lost(_)).then_some(Suspicion::Suspect);
         }
-        let Some((node, how)) = lost else {
-            return false;
-        };
+        let (node, how) = lost?;
         let (instant, now) = (self.instant(), self.now as u32);
         let Request {
             gateway, who, kind, ..
@@ -422,8 +427,11 @@ impl World {
         let own = &mut self.gateways[gateway];
         let innocent = own.innocents.knows(sketch, now);
         own.innocents.lost(now);
-        if innocent || (how == Loss::Hang && !own.suspects.hung(who, TERMS, instant)) {
-            return false;
+        if innocent {
+            return Some(Suspicion::Innocent);
+        }
+        if how == Loss::Hang && !own.suspects.hung(who, TERMS, instant) {
+            return None;
         }
         let charge = Charge {
             method: String::new(),
@@ -434,7 +442,7 @@ impl World {
         own.suspects
             .accuse(who, node, kind == Kind::Get, charge, instant);
         self.write(gateway);
-        true
+        Some(Suspicion::Suspect)
     }
 
     fn end_trial(&mut self, request: usize, how: Ended) {

@@ -10,6 +10,7 @@ use super::Chance;
 use super::gateway::Gateway;
 use super::node::{Condition, Node};
 use crate::fingerprint::Fingerprint;
+use crate::retry::Failure;
 
 /// A simulated run ends then; what began ends after it.
 const END_MS: u64 = 15_000;
@@ -59,6 +60,8 @@ pub(super) enum Event {
     Begin(usize),
     /// A request that waits asks again.
     Again(usize),
+    /// A request for whose repetition there was no budget asks again.
+    Decide(usize, Failure),
     Reach(usize),
     Work(usize, u32),
     /// The head of an answer, good or 500.
@@ -314,6 +317,7 @@ impl World {
             }
             Event::Broken(attempt, refused) => self.broken(attempt, refused),
             Event::Look(attempt) => self.look(attempt),
+            Event::Decide(request, failure) => self.decide(request, failure),
             Event::Probe(gateway, node) => self.probe(gateway, node),
             Event::Probed(gateway, node, found) => self.probed(gateway, node, found),
             Event::Fault(node) => self.fault(node),
