@@ -101,6 +101,12 @@ pub struct Admin {
     /// `IP:PORT`, like `127.0.0.1:9090`.
     #[schemars(extend("format" = "socket-address"))]
     pub listen: String,
+    /// Names by which it may be asked for (`Host`), without ports, beside addresses, localhost and the
+    /// names in `peers` and `tls.names`; all others are answered 421, so that no page in a browser can
+    /// read it under a name of its own. Left out: strange names are refused where they come in over a
+    /// loopback address, and taken elsewhere. Too few: a scrape or a proxy that uses another name fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<String>>,
     /// A file that holds the token which changes over the admin API must bring (`Authorization:
     /// Bearer …`). It is read at each change, so a new token needs no restart; nobody but the
     /// gateway's account should be able to read it. Left out: no change is taken.

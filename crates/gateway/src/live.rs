@@ -11,6 +11,7 @@ use http::HeaderValue;
 use serde_json::json;
 
 use crate::access_log::Terms;
+use crate::admin::Hosts;
 use crate::cache::config::ValidCache;
 use crate::ejection::Wanted;
 use crate::events::Events;
@@ -32,6 +33,8 @@ pub(crate) struct Live {
     pub(crate) expose_node: bool,
     /// What answers over TLS say of HTTP/3.
     pub(crate) alt_svc: Option<HeaderValue>,
+    /// By which names the admin listener may be asked for.
+    pub(crate) hosts: Hosts,
     /// Where the token for changes stands; without it there are none.
     pub(crate) token_file: Option<PathBuf>,
     /// Where what operators want of nodes is shared with other gateways.
@@ -62,6 +65,7 @@ impl Live {
             spool: config.spool.clone(),
             expose_node: config.expose_node,
             alt_svc: config.alt_svc.clone(),
+            hosts: config.hosts.clone(),
             token_file: config.token_file.clone(),
             state_file: config.state_file.clone(),
             access_log: config.access_log,

@@ -10,6 +10,7 @@ use chassis::config::{Examined, Fault};
 use http::{HeaderValue, Method};
 
 use crate::access_log::Terms;
+use crate::admin::Hosts;
 use crate::cache::config::{Rules, ValidCache};
 use crate::config::{Admin, Class, Config, Limits, Listen, Node, Probe, Retry, Route};
 use crate::ejection::Thresholds;
@@ -42,6 +43,7 @@ pub struct Valid {
     pub(crate) threads: Option<usize>,
     /// The file it was read from, which a running gateway goes on looking at.
     pub(crate) source: Option<Source>,
+    pub(crate) hosts: Hosts,
     /// Where the token for changes stands.
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) state_file: Option<PathBuf>,
@@ -284,6 +286,7 @@ impl Config {
             admin,
             threads: self.threads,
             source: None,
+            hosts: Hosts::validate(self, faults),
             token_file: self.file("admin.token_file", |admin| &admin.token_file, faults),
             state_file: self.file("admin.state_file", |admin| &admin.state_file, faults),
             events_file: self.file("admin.events_file", |admin| &admin.events_file, faults),

@@ -206,7 +206,7 @@ async fn follow(on_file: &OnFile, last: Option<&str>, wanted: &str) -> String {
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     tokio::spawn(connection);
-    let mut request = http::Request::get("/api/v1/events").header("host", "a");
+    let mut request = http::Request::get("/api/v1/events").header("host", "localhost");
     if let Some(id) = last {
         request = request.header("last-event-id", id);
     }
@@ -258,6 +258,57 @@ async fn events_tell_what_happened_to_nodes_and_configuration_from_where_a_clien
     );
 }
 
+/// The status and the body of an answer to a request that asks for this name.
+async fn asked_as(on_file: &OnFile, host: &str, line: &str) -> (u16, String) {
+    let request = format!(
+        "{line} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {TOKEN}\r\nconnection: close\r\n\r\n"
+    );
+    let text = rig::raw(on_file.gateway.admin, request).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
+}
+
+#[tokio::test]
+async fn a_page_whose_name_was_pointed_at_us_reads_and_changes_nothing() {
+    let (_one, _two, on_file) = two_nodes().await;
+    let port = on_file.gateway.admin.port();
+    for line in [
+        "GET /api/v1/status",
+        "GET /api/v1/picture",
+        "GET /api/v1/events",
+        "GET /api/v1/live",
+        "GET /dashboard",
+        "GET /metrics",
+        "GET /nothing",
+        "POST /api/v1/reload",
+        "DELETE /api/v1/quarantine/1",
+    ] {
+        let stranger = format!("rebound.example:{port}");
+        let (status, body) = asked_as(&on_file, &stranger, line).await;
+        assert_eq!(status, 421, "{line}: {body}");
+        let told: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let detail = told["detail"].as_str().unwrap();
+        assert!(
+            detail.contains(&stranger) && detail.contains("admin.hosts"),
+            "{detail}"
+        );
+    }
+    for host in ["localhost", "127.0.0.1", "[::1]", "x.localhost", "10.0.0.9"] {
+        let host = format!("{host}:{port}");
+        for line in ["GET /api/v1/status", "POST /api/v1/reload"] {
+            let (status, body) = asked_as(&on_file, &host, line).await;
+            assert_eq!(status, 200, "{host} {line}: {body}");
+        }
+    }
+    // A name of the configuration is ours from the reload on.
+    let text = std::fs::read_to_string(on_file.file()).unwrap();
+    on_file.write_text(&text.replace("admin: {", "admin: {hosts: [Ops.example], "));
+    assert_eq!(on_file.reload().await.status, 200);
+    let status = asked_as(&on_file, "ops.example", "GET /health").await.0;
+    assert_eq!(status, 200);
+}
+
 #[tokio::test]
 async fn an_answer_tells_its_length_and_the_connection_ends_when_its_client_wants_it() {
     let (_one, _two, on_file) = two_nodes().await;
@@ -265,7 +316,8 @@ async fn an_answer_tells_its_length_and_the_connection_ends_when_its_client_want
         let mut stream = tokio::net::TcpStream::connect(on_file.gateway.admin)
             .await
             .unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         // Its end, and no deadline of the test's, is what ends this.
@@ -284,7 +336,7 @@ async fn connections_that_do_nothing_or_never_read_keep_no_probe_out() {
     for number in 0..200 {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         if number % 2 == 0 {
-            let request = "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".repeat(20);
+            let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20);
             // It may have lost its seat already.
             let _ = stream.write_all(request.as_bytes()).await;
         }

@@ -164,7 +164,7 @@ async fn a_redirect_is_asked_for_again_under_the_clients_own_host() {
     .await;
     let gateway = Gateway::start(&[&node], &config(MINUTE));
     let answer = get(&gateway, "/cached", &[]).await;
-    assert_eq!(answer.header("location"), "http://test.example/x");
+    assert_eq!(answer.header("location"), "http://test.localhost/x");
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ async fn a_node_learns_about_the_client_and_nothing_of_its_connection() {
         assert!(!seen.headers.contains_key(gone), "{gone}");
     }
     for (name, value) in [
-        ("host", "test.example"),
+        ("host", "test.localhost"),
         ("connection", "te"),
         ("te", "trailers"),
         ("accept", "text/plain"),
@@ -77,10 +77,10 @@ async fn a_node_learns_about_the_client_and_nothing_of_its_connection() {
         ("x-forwarded-for", "203.0.113.9, 127.0.0.1"),
         (
             "forwarded",
-            "for=127.0.0.1;host=\"test.example\";proto=http",
+            "for=127.0.0.1;host=\"test.localhost\";proto=http",
         ),
         ("x-forwarded-proto", "http"),
-        ("x-forwarded-host", "test.example"),
+        ("x-forwarded-host", "test.localhost"),
     ] {
         assert_eq!(seen.headers[name], value);
     }

@@ -247,7 +247,7 @@ async fn the_stream_brings_a_picture_and_its_seconds_again_and_again() {
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     tokio::spawn(connection);
-    let request = http::Request::get("/api/v1/live").header("host", "a");
+    let request = http::Request::get("/api/v1/live").header("host", "localhost");
     let request = request.body(String::new()).unwrap();
     let mut answer = sender.send_request(request).await.unwrap();
     assert_eq!(answer.headers()["content-type"], "text/event-stream");

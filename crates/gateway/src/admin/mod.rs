@@ -2,10 +2,11 @@
 //! whoever has the token. Never routed to nodes and never reachable over a public listener.
 //!
 //! A change is refused without the token on loopback too: every account of the machine, and every
-//! page in a browser on it, can reach a loopback port.
+//! page in a browser on it, can reach a loopback port. Such a page may not read either (`hosts`).
 
 mod changes;
 mod events;
+mod hosts;
 mod live;
 mod page;
 mod status;
@@ -31,6 +32,8 @@ use tokio::sync::Semaphore;
 use crate::picture::Picture;
 use crate::reload::Reloader;
 use crate::worker::Shared;
+
+pub(crate) use hosts::Hosts;
 
 /// Admin connections at once; beyond them a new one ends the one that is idle for longest. None is
 /// left to wait: the supervisor's probe is among them, and would take this process for hung.
@@ -74,6 +77,9 @@ pub(crate) async fn serve(context: Context, listener: TcpListener) {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        let local = stream.local_addr();
+        // What is not known is taken for the stricter.
+        let is_loopback = local.map_or(true, |at| at.ip().to_canonical().is_loopback());
         let context = context.clone();
         let seat = seats.take();
         if seat.displaces {
@@ -82,7 +88,10 @@ pub(crate) async fn serve(context: Context, listener: TcpListener) {
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let (context, busy) = (&context, seat.busy());
-                async move { Ok::<_, Infallible>(while_busy(answer(context, request).await, busy)) }
+                async move {
+                    let answer = answer(context, request, is_loopback).await;
+                    Ok::<_, Infallible>(while_busy(answer, busy))
+                }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -187,8 +196,11 @@ impl Resource {
     }
 }
 
-async fn answer(context: &Context, request: Request<Incoming>) -> Answer {
+async fn answer(context: &Context, request: Request<Incoming>, is_loopback: bool) -> Answer {
     let shared = &context.shared;
+    if let Some(refusal) = shared.live().hosts.refusal(&request, is_loopback) {
+        return refusal;
+    }
     let Some(resource) = Resource::of(request.uri().path()) else {
         return nothing();
     };

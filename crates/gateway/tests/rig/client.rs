@@ -63,7 +63,7 @@ impl Client {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", "test.example");
+            .header("host", "test.localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
