@@ -1,4 +1,4 @@
-// The live page: one stream, one picture, four graphs and some tables. The first line says whether
+// The live page: one source, one picture, four graphs and some tables. The first line says whether
 // something is wrong, the first list what and why; when the page loses its connection it says so, with
 // the time of its last figures, and shows nothing as new that is old.
 
@@ -7,7 +7,7 @@ import { Endpoints } from "./endpoints.js";
 import { Fleet, tiles } from "./fleet.js";
 import { latency, percent, perSecond, plural, time } from "./format.js";
 import { Board } from "./graphs.js";
-import { Graphs, SPANS, Stream, history } from "./stream.js";
+import { Graphs, Live, SPANS, history } from "./stream.js";
 
 const by = (id) => document.getElementById(id);
 const live = new Graphs(SPANS[0].seconds);
@@ -21,6 +21,7 @@ let graphs = live;
 let chosen = "";
 let picture = null;
 let fetched = 0;
+let means = "";
 
 for (const one of SPANS) {
   const button = document.createElement("button");
@@ -128,11 +129,11 @@ function nothing() {
   return line;
 }
 
-new Stream({
+new Live({
   seconds: (view) => live.take(view),
   picture: (next) => {
     picture = next;
-    by("asof").textContent = `as of ${time(picture.at)}, told by ${picture.by}`;
+    by("asof").textContent = `as of ${time(picture.at)}, told by ${picture.by}; live updates: ${means}`;
     changes.allow(picture.takes_changes);
     verdict();
     fleet.show(picture, live);
@@ -148,6 +149,9 @@ new Stream({
     by("verdict").className = "verdict unknown";
     by("verdict").textContent = "Connection lost";
     document.title = "⚪ Connection lost – bingo";
+  },
+  means: (words) => {
+    means = words;
   },
   back: () => {
     document.body.classList.remove("stale");
