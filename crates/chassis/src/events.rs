@@ -26,7 +26,7 @@ mod history;
 mod rate;
 
 pub use file::BYTES_MAX;
-pub use history::{History, read};
+pub use history::{History, latest, read};
 
 use file::Appender;
 use rate::Rate;
@@ -54,6 +54,19 @@ pub struct Told {
     pub subject: String,
     #[serde(default)]
     pub reason: String,
+}
+
+impl Told {
+    /// It happens now. Texts that are too long are cut, passwords in the reason masked.
+    pub fn new(source: &str, kind: &str, subject: &str, reason: &str) -> Self {
+        Self {
+            at: now(),
+            source: cut(source, WORD_BYTES_MAX).to_owned(),
+            kind: cut(kind, WORD_BYTES_MAX).to_owned(),
+            subject: cut(subject, WORD_BYTES_MAX).to_owned(),
+            reason: masked(cut(reason, LINE_BYTES_MAX)).into_owned(),
+        }
+    }
 }
 
 /// Where a process tells what happened. Clones tell the same file.
@@ -120,13 +133,7 @@ impl Events {
         let Some(teller) = &self.teller else {
             return;
         };
-        let told = Told {
-            at: now(),
-            source: cut(&teller.source, WORD_BYTES_MAX).to_owned(),
-            kind: cut(kind, WORD_BYTES_MAX).to_owned(),
-            subject: cut(subject, WORD_BYTES_MAX).to_owned(),
-            reason: masked(cut(reason, LINE_BYTES_MAX)).into_owned(),
-        };
+        let told = Told::new(&teller.source, kind, subject, reason);
         if teller.waiting.try_send(Message::Tell(told)).is_err() {
             self.lost.inc();
         }

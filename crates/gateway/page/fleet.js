@@ -120,8 +120,8 @@ export class Fleet {
 }
 
 const WORDS = {
-  killed: "bad", exited: "bad", ejected: "bad", node_ejected: "bad", unhealthy: "bad", convicted: "bad",
-  database_away: "bad", configuration_refused: "bad", suspect: "warning", node_set: "warning",
+  killed: "bad", exited: "bad", ejected: "bad", unhealthy: "bad", failed: "bad", convicted: "bad",
+  database_away: "bad", refused: "bad", lost: "bad", suspect: "warning", set: "warning",
   back: "good", healthy: "good", database_back: "good", lifted: "good", promoted: "warning",
 };
 

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use chassis::events::Told;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -25,6 +26,8 @@ pub(crate) struct Event {
     pub(crate) kind: &'static str,
     /// JSON on one line.
     pub(crate) data: String,
+    /// The same as the file has it, but for who tells it.
+    told: Told,
 }
 
 /// The events of this process.
@@ -65,6 +68,7 @@ impl Events {
     pub(crate) fn push(&self, kind: &'static str, mut data: Value) {
         let (word, subject, reason) = told::of(kind, &data);
         self.file.tell(word, &subject, &reason);
+        let told = Told::new("", word, &subject, &reason);
         if let Value::Object(object) = &mut data {
             let now = jiff::Timestamp::now().to_string();
             object.insert("time".to_owned(), json!(now));
@@ -78,6 +82,7 @@ impl Events {
             number,
             kind,
             data: data.to_string(),
+            told,
         });
         // Under the lock, so that numbers are in the ring's order.
         self.next.send_replace(number + 1);
@@ -88,6 +93,17 @@ impl Events {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = ring.iter().filter(|event| event.number >= number);
         wanted.cloned().collect()
+    }
+
+    /// The last ones, at most so many, as the file of events would have them from `source`.
+    pub(crate) fn told(&self, count: usize, source: &str) -> Vec<Told> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = ring.iter().skip(ring.len().saturating_sub(count));
+        let told = last.map(|event| Told {
+            source: source.to_owned(),
+            ..event.told.clone()
+        });
+        told.collect()
     }
 
     /// The number of the first event that is remembered, or of the next one.
@@ -131,6 +147,28 @@ mod tests {
         assert_eq!(events.after(&id), Some(last.number + 1));
         assert!(events.since(last.number + 1).is_empty());
         assert!(last.data.contains("\"time\":\""), "{}", last.data);
+    }
+
+    #[test]
+    fn what_is_remembered_is_told_in_the_words_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let events = Events::new(chassis::events::Events::to_file(&path, "gateway-1"));
+        let ejected = json!({"node": "node-1", "reason": "broken"});
+        events.push("node_ejected", ejected);
+        let set = json!({"node": "node-1", "from": "active", "to": "draining"});
+        events.push("node_set", set);
+        events.file.flush(Duration::from_secs(20));
+        let words = |all: Vec<Told>| -> Vec<[String; 4]> {
+            let all = all.into_iter();
+            all.map(|told| [told.source, told.kind, told.subject, told.reason])
+                .collect()
+        };
+        let told = words(events.told(10, "gateway-1"));
+        assert_eq!(told[0], ["gateway-1", "ejected", "node-1", "broken"]);
+        assert_eq!(told[1][3], "active to draining");
+        assert_eq!(told, words(chassis::events::latest(&path, 10).unwrap()));
+        assert_eq!(words(events.told(1, "gateway-1")), told[1..]);
     }
 
     #[test]

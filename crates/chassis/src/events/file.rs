@@ -165,10 +165,12 @@ fn rotate(path: &Path, file: &File) -> io::Result<()> {
     copied
 }
 
+/// The copy may be read by whoever may read the original, whatever the umask.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut from = File::open(from)?;
     from.rewind()?;
     let mut to = File::create(to)?;
+    to.set_permissions(from.metadata()?.permissions())?;
     io::copy(&mut from, &mut to)?;
     to.flush()
 }

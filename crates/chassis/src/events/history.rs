@@ -1,4 +1,5 @@
-//! Reading events: all files of one, rotated ones too, in the order of time; and what comes later.
+//! Reading events: all files of one, rotated ones too, in the order of time; the last of them; and what
+//! comes later.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -9,6 +10,8 @@ use super::file::{BYTES_MAX, old};
 
 /// Bytes that are read of one file: as much as those who write leave it, and a line each.
 const READ_MAX: u64 = 2 * BYTES_MAX + (1 << 20);
+/// Bytes that are read of a file whose last events are wanted: some hundreds.
+const END_BYTES: u64 = 128 * 1024;
 
 /// All events from `since` on (a text like `Told::at`; empty: all), sorted by time. A file that is not
 /// there holds none; lines that are no events are passed over. Blocks.
@@ -23,6 +26,32 @@ pub fn read(path: &Path, since: &str) -> io::Result<Vec<Told>> {
     }
     // Of several writers none waits for another; what happened at once stays in the file's order.
     all.sort_by(|one, other| one.at.cmp(&other.at));
+    Ok(all)
+}
+
+/// The last events, at most so many, sorted by time: those of rotated files too while the newer ones hold
+/// too few, as they do after a rotation. Of each file only the end is read, so that it may be done again and
+/// again. Fails where not even the newest file can be read. Blocks.
+pub fn latest(path: &Path, count: usize) -> io::Result<Vec<Told>> {
+    let mut all = Vec::new();
+    for file in super::files(path).iter().rev() {
+        match File::open(file) {
+            Ok(file) => {
+                let from = file.metadata()?.len().saturating_sub(END_BYTES);
+                // Half a line at its beginning is no event.
+                parse(&bytes(file, from)?, "", &mut all);
+            }
+            Err(error) if file == path && error.kind() != io::ErrorKind::NotFound => {
+                return Err(error);
+            }
+            Err(_) => {}
+        }
+        if all.len() >= count {
+            break;
+        }
+    }
+    all.sort_by(|one, other| one.at.cmp(&other.at));
+    all.drain(..all.len().saturating_sub(count));
     Ok(all)
 }
 
@@ -110,6 +139,33 @@ mod tests {
         };
         assert_eq!(kinds(""), ["one", "two", "three", "four"]);
         assert_eq!(kinds("2026-01-01T00:00:02.000Z"), ["three", "four"]);
+    }
+
+    #[test]
+    fn the_last_events_are_found_across_rotations_and_in_long_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        assert_eq!(latest(&path, 5).unwrap(), []);
+        let many = |from: u32| -> String {
+            let lines = (from..from + 2000).map(|number| line(&format!("{number:06}"), "many"));
+            lines.collect::<String>().repeat(2)
+        };
+        let old = old(&path);
+        std::fs::write(&old[0], many(0)).unwrap();
+        let torn = "\"reason\":\"x\"}\n{\"at\":\"2027\"}\nnonsense\n".to_owned();
+        let unfinished = "{\"at\":\"2028\",\"sour";
+        let text = torn + &line("002001", "new") + &line("002000", "new") + unfinished;
+        std::fs::write(&path, text).unwrap();
+        let told = |count: usize| -> Vec<String> {
+            let all = latest(&path, count).unwrap().into_iter();
+            all.map(|told| told.at).collect()
+        };
+        assert_eq!(told(4), ["001999", "001999", "002000", "002001"]);
+        assert_eq!(told(1), ["002001"]);
+        assert_eq!(told(200).len(), 200);
+        std::fs::write(&path, many(3000)).unwrap();
+        let last = told(200);
+        assert_eq!((last.len(), last[0].as_str()), (200, "004900"));
     }
 
     #[test]

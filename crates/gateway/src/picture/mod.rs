@@ -8,7 +8,6 @@
 mod ask;
 pub(crate) mod config;
 mod databases;
-mod happened;
 mod host;
 mod own;
 mod peers;
@@ -22,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chassis::events::{self, Told};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -31,7 +31,6 @@ use crate::history::{History, View};
 use crate::worker::Shared;
 use config::Sources;
 use databases::Hosts;
-use happened::Happened;
 use host::{Host, Looker};
 use own::{Counter, Own};
 use peers::{Known, Report};
@@ -40,6 +39,8 @@ use since::Since;
 
 /// A node's metrics are some 100 KiB.
 const METRICS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Events that are shown.
+const EVENTS_MAX: usize = 200;
 /// A look that came later than this left a gap that is none: nobody was served meanwhile, or more in
 /// the next second.
 const LATE_SECONDS_MAX: u64 = 5;
@@ -169,7 +170,7 @@ impl Watcher {
         let source = own.name.clone();
         let happened = files
             .happened
-            .unwrap_or_else(|| happened::remembered(&self.shared.events, &source));
+            .unwrap_or_else(|| self.shared.events.told(EVENTS_MAX, &source));
         let seen = whole::Seen {
             now: &now,
             second: at + 1,
@@ -234,7 +235,11 @@ impl Watcher {
             let files = Files {
                 host: Some(looker.look(&folder)),
                 processes: processes_file.as_deref().map(Processes::read),
-                happened: events_file.and_then(|path| happened::read(&path).ok()),
+                happened: events_file.and_then(|path| {
+                    let told = events::latest(&path, EVENTS_MAX).ok();
+                    // It is not there, or cannot be written.
+                    told.filter(|all| !all.is_empty())
+                }),
             };
             (looker, files)
         });
@@ -250,7 +255,8 @@ struct Files {
     host: Option<Host>,
     /// None: no file is named.
     processes: Option<Result<Processes, String>>,
-    happened: Option<Vec<Happened>>,
+    /// None: there is no file, or nothing in it.
+    happened: Option<Vec<Told>>,
 }
 
 /// What every node says of the database hosts; nodes that do not answer are left out.

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use chassis::events::Told;
 use serde_json::{Value, json};
 
-use super::happened::Happened;
 use super::own::{Own, SeenNode};
 use super::peers::Known;
 use super::problems;
@@ -33,7 +33,7 @@ pub(super) struct Seen<'a> {
     pub(super) processes: Option<&'a Result<Processes, String>>,
     pub(super) databases: Vec<Value>,
     pub(super) quarantine: Value,
-    pub(super) happened: &'a [Happened],
+    pub(super) happened: &'a [Told],
 }
 
 /// The whole picture.
