@@ -10,6 +10,7 @@ use chassis::config::{Fault, format_duration};
 use http::Method;
 
 use crate::config::{Class, Retry};
+use crate::picture::processes::Processes;
 use crate::router::{Match, Router};
 use crate::valid::{Valid, ValidRoute};
 
@@ -64,6 +65,8 @@ struct Surroundings {
     open_files: Option<u64>,
     /// Why the token's file is none that should be used, and the remedy.
     token: Option<(String, String)>,
+    /// Files of other keys of `admin` that cannot be used.
+    unusable: Vec<Fault>,
     /// Private keys that others may read: whose key in the configuration, which file.
     open_keys: Vec<(&'static str, PathBuf)>,
 }
@@ -74,6 +77,7 @@ impl Surroundings {
         Self {
             open_files: limit.maximum,
             token: valid.token_file.as_deref().and_then(token),
+            unusable: unusable(valid),
             open_keys: valid
                 .tls
                 .as_ref()
@@ -97,6 +101,53 @@ fn token(path: &Path) -> Option<(String, String)> {
             Some((reason.to_owned(), format!("chmod 600 {shown}")))
         }
         Ok(_) => None,
+    }
+}
+
+fn unusable(valid: &Valid) -> Vec<Fault> {
+    let events = valid.events_file.as_deref();
+    let events = events.and_then(|path| {
+        let reason = unwritable(path)?;
+        let remedy = "name a file in a folder that the gateway may write to; until then its events \
+                      end with it";
+        Some(Fault::new(
+            "admin.events_file",
+            path.display(),
+            reason,
+            remedy,
+        ))
+    });
+    let processes = valid.sources.processes_file.as_deref();
+    let processes = processes.and_then(|path| {
+        let why = Processes::read(path).err()?;
+        let reason = format!("it cannot be read: {why}");
+        let remedy =
+            "name the supervisor's state file; until it is there the page knows of no processes";
+        Some(Fault::new(
+            "admin.processes_file",
+            path.display(),
+            reason,
+            remedy,
+        ))
+    });
+    events.into_iter().chain(processes).collect()
+}
+
+/// Why nothing could be appended to a file, which need not be there yet. Changes nothing.
+fn unwritable(path: &Path) -> Option<String> {
+    match std::fs::OpenOptions::new().append(true).open(path) {
+        Ok(_) => None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| *folder != Path::new(""));
+            let folder = folder.unwrap_or(Path::new("."));
+            let error = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).err()?;
+            let error = std::io::Error::from(error);
+            Some(format!(
+                "it cannot be made in {}: {error}",
+                folder.display()
+            ))
+        }
+        Err(error) => Some(format!("it cannot be written: {error}")),
     }
 }
 
@@ -132,6 +183,7 @@ fn reach(valid: &Valid, around: &Surroundings, risks: &mut Vec<Fault>) {
             (Some(_), None) => {}
         }
     }
+    risks.extend(around.unusable.iter().cloned());
     for (key, path) in &around.open_keys {
         let path = path.display();
         let reason = "others may read this private key: whoever does can be this service";
@@ -259,6 +311,7 @@ mod tests {
         Surroundings {
             open_files: Some(1 << 20),
             token: None,
+            unusable: Vec::new(),
             open_keys: Vec::new(),
         }
     }
@@ -384,6 +437,31 @@ mod tests {
         ] {
             assert_eq!(faults(certificate, key), expected, "{certificate} {key}");
         }
+    }
+
+    #[test]
+    fn a_file_of_events_or_processes_that_cannot_be_used_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name).display().to_string();
+        std::fs::write(path("text"), "none of ours").unwrap();
+        std::fs::write(path("state"), "{\"processes\":[]}").unwrap();
+        let warned = |events: &str, processes: &str| -> Vec<String> {
+            let files = format!(
+                "admin:\n  events_file: {}\n  processes_file: {}\n",
+                path(events),
+                path(processes)
+            );
+            let text = SHIPPED.replacen("admin:\n", &files, 1);
+            let warned = unusable(&Valid::parse(&text).unwrap());
+            warned.into_iter().map(|fault| fault.key).collect()
+        };
+        let (events, processes) = ("admin.events_file", "admin.processes_file");
+        assert_eq!(warned("text", "state"), [""; 0]);
+        assert_eq!(warned("new", "state"), [""; 0]);
+        assert!(!place.path().join("new").exists(), "looking makes nothing");
+        assert_eq!(warned("gone/new", "gone"), [events, processes]);
+        assert_eq!(warned("text/new", "text"), [events, processes]);
+        assert_eq!(warned(".", "state"), [events]);
     }
 
     #[test]

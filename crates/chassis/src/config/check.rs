@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use serde_json::Value as Json;
 
 use super::located::{Located, Value};
-use super::shape::{Format, Section, Shape, is_secret, resolve};
+use super::shape::{Bounds, Format, Section, Shape, is_secret, resolve};
 use super::{Fault, nearest, parse_duration, parse_size};
 
 /// Longer values are cut in messages.
@@ -162,6 +162,7 @@ fn scalar(shape: &Shape<'_>, value: &Value, text: &str) -> Option<Why> {
             (!known).then(|| Why::new("it is neither true nor false", "write true or false"))
         }
         Shape::Integer { min, max } => integer(*min, *max, value, text),
+        Shape::Number(bounds) => number(*bounds, text),
         Shape::Text(format, schema) => formatted(*format, schema, text),
         Shape::Section(_) | Shape::List { .. } | Shape::Unknown => None,
     }
@@ -189,6 +190,23 @@ fn integer(min: i128, max: i128, value: &Value, text: &str) -> Option<Why> {
         Some(number) if number < min => Some(Why::new(format!("it is below {min}"), help)),
         Some(number) if number > max => Some(Why::new(format!("it is above {max}"), help)),
         Some(_) => None,
+    }
+}
+
+/// With a fraction or without.
+fn number(bounds: Bounds, text: &str) -> Option<Why> {
+    let Bounds { min, max } = bounds;
+    let help = match (min > f64::MIN, max < f64::MAX) {
+        (true, true) => format!("write a number from {min} to {max}"),
+        (true, false) => format!("write a number from {min} on"),
+        (false, true) => format!("write a number up to {max}"),
+        (false, false) => "write a number".to_owned(),
+    };
+    match text.parse::<f64>() {
+        Ok(number) if number < min => Some(Why::new(format!("it is below {min}"), help)),
+        Ok(number) if number > max => Some(Why::new(format!("it is above {max}"), help)),
+        Ok(number) if number.is_finite() => None,
+        _ => Some(Why::new("it is no number", help)),
     }
 }
 
@@ -386,6 +404,47 @@ mod tests {
     struct Host {
         #[schemars(extend("format" = "host"))]
         address: String,
+    }
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)] // as above
+    struct Log {
+        #[schemars(range(min = 0.0, max = 1.0))]
+        share: f64,
+    }
+
+    #[test]
+    fn a_number_that_is_none_or_out_of_bounds_is_told_with_its_key() {
+        for good in ["0", "1", "0.25", "1e-2"] {
+            let read = parse::<Log>("f", &format!("share: {good}\n"));
+            assert!(
+                read.is_ok(),
+                "{good}: {:?}",
+                read.err().map(|e| e.to_string())
+            );
+        }
+        for (wrong, why) in [
+            ("yes", "it is no number"),
+            ("true", "it is no number"),
+            ("NaN", "it is no number"),
+            ("inf", "it is above 1"),
+            ("1 %", "it is no number"),
+            ("2", "it is above 1"),
+            ("-0.1", "it is below 0"),
+            ("[1]", "it is a list or a section"),
+        ] {
+            let told = parse::<Log>("f", &format!("share: {wrong}\n"));
+            let told = told.err().unwrap().to_string();
+            assert!(
+                told.contains("share") && told.contains(why),
+                "{wrong}: {told}"
+            );
+            assert!(
+                !told.contains("out of range") && told.contains("help: write"),
+                "{told}"
+            );
+        }
     }
 
     #[test]

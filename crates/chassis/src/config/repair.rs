@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Fault;
 use super::located::{Located, Value};
-use super::shape::{Format, Shape, resolve};
+use super::shape::{Bounds, Format, Shape, resolve};
 
 /// What is left of a document.
 pub(super) struct Repaired {
@@ -89,6 +89,7 @@ impl Repair<'_> {
                     .or_else(|_| u64::try_from(number).map(Json::from))
                     .ok()
             }
+            Shape::Number(_) => text.parse::<f64>().ok().map(Json::from),
             Shape::Words(_) | Shape::Text(..) => Some(Json::from(text)),
             Shape::Section(_) | Shape::List { .. } | Shape::Unknown => None,
         }
@@ -137,6 +138,7 @@ fn placeholder(root: &Json, schema: &Json) -> Json {
         Shape::Integer { min, max } => {
             i64::try_from(0.clamp(min, max)).map_or(Json::Null, Json::from)
         }
+        Shape::Number(Bounds { min, max }) => Json::from(0_f64.clamp(min, max)),
         // Some types parse their text.
         Shape::Text(format, _) => Json::from(match format {
             Format::Duration => "1s",

@@ -11,8 +11,16 @@ pub(super) enum Shape<'a> {
     Words(Vec<&'a str>),
     Flag,
     Integer { min: i128, max: i128 },
+    Number(Bounds),
     Text(Format, &'a Json),
     Unknown,
+}
+
+/// What a number with a fraction may be.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) min: f64,
+    pub(super) max: f64,
 }
 
 /// How a text is written.
@@ -122,6 +130,13 @@ fn shape(schema: &Json) -> Shape<'_> {
             min: bound(schema, "minimum").unwrap_or(i64::MIN.into()),
             max: bound(schema, "maximum").unwrap_or_else(|| widest(schema)),
         },
+        Some("number") => {
+            let bound = |key: &str| schema.get(key).and_then(Json::as_f64);
+            Shape::Number(Bounds {
+                min: bound("minimum").unwrap_or(f64::MIN),
+                max: bound("maximum").unwrap_or(f64::MAX),
+            })
+        }
         Some("string") => Shape::Text(format(schema), schema),
         _ => Shape::Unknown,
     }

@@ -28,24 +28,33 @@ pub struct Objective {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "duration"))]
     pub within: Option<String>,
-    /// Of all answers at least so many within that time.
-    #[serde(default = "most")]
+    /// Of all answers at least so many within that time; stands beside `within` and nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
-    pub within_percent_min: u32,
-}
-
-fn most() -> u32 {
-    90
+    pub within_percent_min: Option<u32>,
 }
 
 impl Objective {
     pub(crate) fn validate(&self, key: &str, faults: &mut Faults) -> objective::Objective {
         let at = |name: &str| format!("{key}.{name}");
-        for (name, value) in [
-            ("errors_percent_max", self.errors_percent_max),
-            ("within_percent_min", self.within_percent_min),
-        ] {
+        let errors = ("errors_percent_max", self.errors_percent_max);
+        let within = self.within_percent_min;
+        let within = within.map(|percent| ("within_percent_min", percent));
+        for (name, value) in [Some(errors), within].into_iter().flatten() {
             faults.range(&at(name), value, 0, 100);
+        }
+        match (&self.within, self.within_percent_min) {
+            (Some(_), None) => {
+                let why = "it is missing: `within` stands there without it";
+                let remedy = "write how many of a hundred answers shall come in that time, like 90";
+                faults.add(&at("within_percent_min"), "", why, remedy);
+            }
+            (None, Some(percent)) => {
+                let why = "no time is named that it could be about";
+                let remedy = "name one in `within`, or leave this key out";
+                faults.add(&at("within_percent_min"), percent, why, remedy);
+            }
+            _ => {}
         }
         let within = self.within.as_ref().map(|text| {
             let (min, max) = (Duration::from_millis(1), Duration::from_secs(30));
@@ -57,7 +66,10 @@ impl Objective {
                 let why = "latencies are not counted by this bound";
                 faults.add(&at("within"), text, why, &format!("write {near}"));
             }
-            (within, f64::from(self.within_percent_min))
+            (
+                within,
+                f64::from(self.within_percent_min.unwrap_or_default()),
+            )
         });
         objective::Objective {
             errors_percent_max: f64::from(self.errors_percent_max),
@@ -153,7 +165,7 @@ mod tests {
         let mut promise = Objective {
             errors_percent_max: 1,
             within: Some("400ms".to_owned()),
-            within_percent_min: 90,
+            within_percent_min: Some(90),
         };
         promise.validate("o", &mut faults);
         assert!(faults.0.is_empty(), "{:?}", faults.0);
@@ -163,5 +175,20 @@ mod tests {
         let keys: Vec<&str> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
         assert_eq!(keys, ["o.errors_percent_max", "o.within"]);
         assert_eq!(faults.0[1].remedy, "write 400ms");
+    }
+
+    #[test]
+    fn a_share_without_its_time_and_a_time_without_its_share_are_faults() {
+        for (within, share) in [(Some("400ms"), None), (None, Some(90))] {
+            let promise = Objective {
+                errors_percent_max: 1,
+                within: within.map(str::to_owned),
+                within_percent_min: share,
+            };
+            let mut faults = Faults::default();
+            promise.validate("o", &mut faults);
+            let keys: Vec<&str> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
+            assert_eq!(keys, ["o.within_percent_min"]);
+        }
     }
 }

@@ -12,7 +12,7 @@ mod host;
 mod own;
 mod peers;
 mod problems;
-mod processes;
+pub(crate) mod processes;
 mod since;
 mod whole;
 
