@@ -1,11 +1,12 @@
 //! What every process of ours does, whatever its role: configuration, logs, traces, metrics,
-//! events, sockets, shutdown, exit codes, backoff. It knows no role: a word like "node" or "movie" has no place here.
+//! events, sockets, the machine, shutdown, exit codes, backoff. It knows no role: a word like "node" or "movie" has no place here.
 
 pub mod backoff;
 pub mod config;
 pub mod events;
 pub mod failure;
 pub mod logs;
+pub mod machine;
 pub mod masking;
 pub mod metrics;
 pub mod notify;

@@ -12,22 +12,10 @@ const MEMORY_MIN: u64 = 1 << 30;
 /// Each connection is a descriptor in a gateway and one in a node.
 const OPEN_FILES_MIN: u64 = 4096;
 
-/// Total and available memory of this machine, in bytes (proc_meminfo(5)).
+/// Total and available memory of this machine, in bytes; 0 where it cannot be known.
 pub(crate) fn memory_bytes() -> (u64, u64) {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim_start_matches(':')
-            .trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .ok()
-    };
-    (
-        kib("MemTotal").unwrap_or(0) * 1024,
-        kib("MemAvailable").unwrap_or(0) * 1024,
-    )
+    let memory = chassis::machine::memory();
+    memory.map_or((0, 0), |memory| (memory.total, memory.available))
 }
 
 pub(super) fn memory() -> Check {

@@ -152,10 +152,10 @@ pub(super) fn disk_space(subject: &Subject<'_>) -> Check {
         // A filling that was broken off goes on where it was.
         DISK_BASE + rows.saturating_sub(bytes_below(&subject.layout.postgres()))
     };
-    let Ok(system) = rustix::fs::statvfs(&place) else {
+    let Some(disk) = chassis::machine::disk(&place) else {
         return Check::warning("disk space", "could not be read", String::new());
     };
-    let free = system.f_bavail * system.f_frsize;
+    let free = disk.available;
     let found = format!("{} MiB free, {} MiB needed", free >> 20, needed >> 20);
     if free >= needed {
         Check::ok("disk space", found)

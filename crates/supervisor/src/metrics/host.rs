@@ -1,9 +1,11 @@
-//! This machine as the kernel shows it (proc(5), statvfs(3), adjtimex(2)). What cannot be read is absent.
+//! This machine as metrics: what `chassis::machine` reads, and its networks and clock (proc(5),
+//! adjtimex(2)). What cannot be read is absent.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
+use chassis::machine::{self, MODES};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,11 +13,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::whole;
-
-/// The columns of /proc/stat that are shown; time for guests is in `user` and `nice` already.
-const MODES: [&str; 8] = [
-    "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
-];
 
 /// Figures of one moment.
 #[derive(Clone, Debug, Default)]
@@ -59,12 +56,12 @@ struct DirectionLabels {
 impl Host {
     /// `paths`: folders whose disks are shown, one folder for each disk.
     pub(super) fn now(paths: &[PathBuf]) -> Self {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let networks = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
         Self {
-            cpu_seconds: cpu(&read("/proc/stat")),
-            memory_bytes: memory(&read("/proc/meminfo")),
+            cpu_seconds: cpu_seconds(),
+            memory_bytes: memory_bytes(),
             disks: disks(paths),
-            network_bytes: network(&read("/proc/net/dev")),
+            network_bytes: network(&networks),
             clock_offset_seconds: clock_offset(),
         }
     }
@@ -143,27 +140,17 @@ impl Host {
     }
 }
 
-fn cpu(text: &str) -> Vec<(&'static str, f64)> {
-    let ticks = rustix::param::clock_ticks_per_second() as f64;
-    let all = text.lines().find_map(|line| line.strip_prefix("cpu "));
-    let columns = all.unwrap_or_default().split_ascii_whitespace();
-    let columns = columns.map_while(|column| column.parse::<f64>().ok());
-    MODES
-        .into_iter()
-        .zip(columns.map(|value| value / ticks))
-        .collect()
+fn cpu_seconds() -> Vec<(&'static str, f64)> {
+    let per_second = rustix::param::clock_ticks_per_second() as f64;
+    let ticks = machine::processor_ticks().into_iter().flatten();
+    let seconds = ticks.map(|ticks| ticks as f64 / per_second);
+    MODES.into_iter().zip(seconds).collect()
 }
 
-fn memory(text: &str) -> Vec<(&'static str, u64)> {
-    let kibibytes = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-        value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    };
-    let known = [("total", "MemTotal:"), ("available", "MemAvailable:")];
-    let known = known.into_iter();
-    known
-        .filter_map(|(kind, name)| Some((kind, kibibytes(name)?.saturating_mul(1024))))
-        .collect()
+fn memory_bytes() -> Vec<(&'static str, u64)> {
+    let kinds =
+        machine::memory().map(|memory| [("total", memory.total), ("available", memory.available)]);
+    kinds.into_iter().flatten().collect()
 }
 
 /// Receive is the first column after the name, transmit the ninth.
@@ -187,15 +174,15 @@ fn disks(paths: &[PathBuf]) -> Vec<Disk> {
         let Ok(device) = std::fs::metadata(path).map(|folder| folder.dev()) else {
             continue;
         };
-        let Ok(found) = rustix::fs::statvfs(path.as_path()) else {
+        let Some(found) = machine::disk(path) else {
             continue;
         };
         if !seen.contains(&device) {
             seen.push(device);
             disks.push(Disk {
                 path: path.display().to_string(),
-                size: found.f_blocks.saturating_mul(found.f_frsize),
-                available: found.f_bavail.saturating_mul(found.f_frsize),
+                size: found.size,
+                available: found.available,
             });
         }
     }
@@ -225,20 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_tables_are_read() {
-        let text = "cpu  100 200 300 400 500 600 700 800 9 9\ncpu0 1 1 1\nbtime 5\n";
-        let all = cpu(text);
-        assert_eq!(all.len(), MODES.len());
-        let ticks = rustix::param::clock_ticks_per_second() as f64;
-        assert_eq!(
-            (all[0], all[7]),
-            (("user", 100.0 / ticks), ("steal", 800.0 / ticks))
-        );
-        let text = "MemTotal:       16 kB\nMemFree: 1 kB\nMemAvailable:    8 kB\n";
-        assert_eq!(
-            memory(text),
-            [("total", 16 * 1024), ("available", 8 * 1024)]
-        );
+    fn the_kernels_table_of_networks_is_read() {
         let text = "Inter-|   Receive  |  Transmit\n face |bytes packets\n\
                     lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n\
                     eth0:10 1 0 0 0 0 0 0 20 1 0 0 0 0 0 0\n  wlan0: 1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0\n";
