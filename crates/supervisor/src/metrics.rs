@@ -236,7 +236,7 @@ fn register_measured(registry: &mut Registry, measured: &[(String, Measured)]) {
     }
     registry.register(
         "bingo_process_memory_bytes",
-        "Resident memory of the process and all that it started; what they share counts for each",
+        "Resident memory of the process; of one with children that of all, what is shared divided among those who share it, where the supervisor may look",
         memory,
     );
     registry.register(
@@ -246,7 +246,7 @@ fn register_measured(registry: &mut Registry, measured: &[(String, Measured)]) {
     );
     registry.register(
         "bingo_process_open_files",
-        "Descriptors that the process has open; absent where the supervisor may not look",
+        "Descriptors that the process and all that it started have open; absent where the supervisor may not look",
         files,
     );
 }

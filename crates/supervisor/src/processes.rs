@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long a killed process may take to vanish.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Of a tree, memory is counted of so many processes.
+/// Of a tree, the children of so many processes are looked for.
 const TREE_MAX: usize = 256;
 
 /// What /proc/PID/stat says.
@@ -46,17 +46,31 @@ pub fn rss_bytes(pid: u32) -> Option<u64> {
 /// Resident memory of a process and all below it; pages that they share count for each. None where
 /// there is no such process. Costs as many small reads as it has threads.
 pub(crate) fn tree_bytes(pid: u32) -> Option<u64> {
-    let mut bytes = rss_bytes(pid)?;
-    let mut parents = vec![pid];
+    let first = rss_bytes(pid)?;
+    let below = tree(pid).into_iter().skip(1);
+    let below: u64 = below.filter_map(rss_bytes).sum();
+    Some(first.saturating_add(below))
+}
+
+/// Memory in bytes, of each page the share that falls to this process among all that have it (`Pss` of
+/// /proc/PID/smaps_rollup). None where it is not for us to know. The kernel walks all its pages for it:
+/// milliseconds for a process of gigabytes, so this is for whoever asks seldom.
+pub(crate) fn share_bytes(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// A process, and then those below it, in no order; no more than some hundreds.
+pub(crate) fn tree(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
     let mut looks = 0;
-    while let Some(parent) = parents.pop().filter(|_| looks < TREE_MAX) {
+    while let Some(parent) = all.get(looks).copied().filter(|_| looks < TREE_MAX) {
         looks += 1;
-        for child in children_of(parent).unwrap_or_default() {
-            bytes = bytes.saturating_add(rss_bytes(child).unwrap_or(0));
-            parents.push(child);
-        }
+        all.extend(children_of(parent).unwrap_or_default());
     }
-    Some(bytes)
+    all
 }
 
 /// The children that its threads started (proc(5), /proc/PID/task/TID/children); None where the kernel
@@ -345,6 +359,11 @@ mod tests {
         }
         assert!(own_children().contains(&child.id()));
         let below = descendants(child.id());
+        let (first, others) = tree(child.id())
+            .split_first()
+            .map(|(a, b)| (*a, b.len()))
+            .unwrap();
+        assert_eq!((first, others), (child.id(), below.len()));
         assert!(tree_bytes(child.id()).unwrap() > rss_bytes(child.id()).unwrap());
         kill_tree(child.id());
         child.wait().unwrap();
