@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     completion, configuration, diagnose, doctor, down, drill, events, gateway, inspect, load, logs,
-    output, prepare_db, reference, restart, run_server, start, status, stop, supervise, up,
+    output, prepare_db, reference, restart, run_server, start, status, stop, supervise, top, up,
 };
 
 /// A highly available home for a flaky service.
@@ -25,6 +25,8 @@ enum Command {
     Down(down::Arguments),
     /// Show an installation's processes and addresses
     Status(status::Arguments),
+    /// Watch an installation in this terminal: what is wrong, traffic, nodes, events
+    Top(top::Arguments),
     /// Show what one process of an installation wrote
     Logs(logs::Arguments),
     /// Show what happened in an installation
@@ -92,6 +94,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Up(arguments) => up::run(arguments),
         Command::Down(arguments) => down::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
         Command::Diagnose(arguments) => diagnose::run(&arguments),

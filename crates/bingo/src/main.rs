@@ -25,6 +25,7 @@ mod start;
 mod status;
 mod stop;
 mod supervise;
+mod top;
 mod up;
 mod usage;
 

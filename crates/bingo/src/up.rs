@@ -233,6 +233,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         detach,
         timeout,
         json,
+        summary: crate::top::can_draw().then_some(crate::top::summary::show),
     };
     runtime::run(async {
         let shutdown = runtime::shutdown_on_signals()?;

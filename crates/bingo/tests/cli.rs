@@ -9,5 +9,6 @@ mod cli {
     mod reference;
     mod rig;
     mod secrets;
+    mod top;
     mod traces;
 }

@@ -39,7 +39,12 @@ pub struct Request {
     /// How long to wait until the whole is ready.
     pub timeout: Duration,
     pub json: bool,
+    /// What is shown of it in the foreground, when it is ready; none where there is no terminal.
+    pub summary: Option<Summary>,
 }
+
+/// Shows an installation until the function that it is given says that it does not go on.
+pub type Summary = fn(&Layout, &mut dyn FnMut() -> bool);
 
 /// An existing database.
 pub struct Existing {
@@ -69,7 +74,7 @@ pub fn run(request: &Request, shutdown: &Shutdown) -> Result<Exit, Failure> {
     match watch.until_ready(shutdown, Some(&mut supervisor)) {
         Ok(_) if request.detach => Ok(Exit::Done),
         Ok(_) => {
-            watch.live(shutdown, &mut supervisor);
+            watch.live(shutdown, &mut supervisor, request.summary);
             finish(layout, shutdown, request.json)?;
             Ok(Exit::Done)
         }

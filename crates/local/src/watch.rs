@@ -14,9 +14,9 @@ use supervisor::ProcessState;
 use crate::ask;
 use crate::layout::Layout;
 use crate::status::{self, Installation, Record, State};
+use crate::up::Summary;
 
 const POLL: Duration = Duration::from_millis(50);
-const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 /// Of a log's end, for the reason of a failure.
 const TAIL_BYTES: usize = 2048;
 
@@ -87,23 +87,17 @@ impl Watch<'_> {
     }
 
     /// Shows the live summary until Ctrl-C or until the supervisor ends by itself.
-    pub(crate) fn live(&self, shutdown: &Shutdown, supervisor: &mut Child) {
-        let terminal = std::io::stdout().is_terminal() && !self.json;
-        let mut lines = 0;
-        let mut next = Instant::now();
-        while !shutdown.is_requested() && matches!(supervisor.try_wait(), Ok(None)) {
-            if terminal && Instant::now() >= next {
-                next = Instant::now() + SUMMARY_EVERY;
-                let table = status::table(&status::read(self.layout));
-                let mut out = std::io::stdout().lock();
-                if lines > 0 {
-                    // Cursor up and clear to the end (ECMA-48 CUU, ED).
-                    let _ = write!(out, "\x1b[{lines}A\x1b[J");
-                }
-                let _ = write!(out, "{table}");
-                let _ = out.flush();
-                lines = table.lines().count();
-            }
+    pub(crate) fn live(
+        &self,
+        shutdown: &Shutdown,
+        supervisor: &mut Child,
+        summary: Option<Summary>,
+    ) {
+        let mut goes_on = || !shutdown.is_requested() && matches!(supervisor.try_wait(), Ok(None));
+        if let Some(summary) = summary.filter(|_| !self.json) {
+            summary(self.layout, &mut goes_on);
+        }
+        while goes_on() {
             std::thread::sleep(POLL);
         }
     }

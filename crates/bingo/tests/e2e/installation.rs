@@ -199,7 +199,7 @@ impl Installation {
             .unwrap()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(arguments).arg("--dir").arg(self.folder());
         command.envs(self.variables.iter().cloned());

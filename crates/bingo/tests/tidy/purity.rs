@@ -5,7 +5,11 @@
 
 use crate::tree::{Tree, names, without_comment, without_tests};
 
-const DECISIONS: [&str; 41] = [
+const DECISIONS: [&str; 45] = [
+    "crates/bingo/src/top/draw.rs",
+    "crates/bingo/src/top/fit.rs",
+    "crates/bingo/src/top/parts.rs",
+    "crates/bingo/src/top/table.rs",
     "crates/chassis/src/backoff.rs",
     "crates/chassis/src/events/rate.rs",
     "crates/gateway/src/admission/queue.rs",
