@@ -7,7 +7,7 @@ use super::node::Condition;
 use super::world::{Attempt, DEADLINE_MS, Event, Kind, Request, World};
 use crate::balancer::{self, Drawn, Estimate, Home, View};
 use crate::config::Retry;
-use crate::ejection::{self, Health, Probed, Reason, State, Thresholds};
+use crate::ejection::{self, Health, Reason, State, Thresholds};
 use crate::innocents::{Innocents, Sketch};
 use crate::retry::{self, Budget, Failure, Next, RETRY_SHARE, Situation};
 use crate::suspects::{Charge, Ended, Loss, Standing, Suspects, Terms, Verdict};
@@ -18,10 +18,6 @@ const TERMS: Terms = Terms {
     suspect_wait: Duration::from_secs(2),
     quarantine: Duration::from_secs(600),
 };
-const PROBE_MS: u64 = 100;
-const PROBE_TIMEOUT_MS: u64 = 200;
-/// How late the book of another gateway is read.
-const SHARE_MS: u64 = 45;
 
 #[derive(Debug)]
 pub(super) struct Gateway {
@@ -30,7 +26,7 @@ pub(super) struct Gateway {
     in_flight: Vec<u32>,
     lost_at: Vec<Option<u64>>,
     trials: Vec<u32>,
-    suspects: Suspects<usize>,
+    pub(super) suspects: Suspects<usize>,
     innocents: Innocents,
     budget: Budget,
     /// What is known of requests on their way: repetitions, the node to avoid, whether it is on trial.
@@ -150,7 +146,7 @@ impl World {
         }
     }
 
-    fn learn(&mut self, gateway: usize, node: usize, event: ejection::Event) {
+    pub(super) fn learn(&mut self, gateway: usize, node: usize, event: ejection::Event) {
         let before = self.gateways[gateway].state(node);
         self.gateways[gateway].learn(node, event, self.now);
         let after = self.gateways[gateway].state(node);
@@ -474,63 +470,5 @@ impl World {
         self.end_trial(request, Ended::Withdrawn);
         self.requests[request].answer = Some(status);
         self.gateways[gateway].calls.remove(&request);
-    }
-
-    /// What a gateway knows goes into the book at once and is read by others a moment later.
-    fn write(&mut self, gateway: usize) {
-        let own = &self.gateways[gateway].suspects;
-        let suspected = own.suspected().map(|(who, _)| who).collect();
-        self.book.insert(gateway, suspected);
-        for other in (0..self.gateways.len()).filter(|other| *other != gateway) {
-            self.after(SHARE_MS, Event::Share(other));
-        }
-    }
-
-    /// A gateway reads the book.
-    pub(super) fn share(&mut self, gateway: usize) {
-        let all = self
-            .gateways
-            .iter()
-            .flat_map(|one| one.suspects.convicted());
-        let convicted = all.map(|(who, one)| (who, one.clone())).collect();
-        let others = self.book.iter().filter(|(other, _)| **other != gateway);
-        let until = self.instant() + Duration::from_secs(10);
-        let suspected = others.flat_map(|(_, all)| all.iter().map(|who| (*who, until)));
-        let suspected = suspected.collect();
-        self.gateways[gateway].suspects.agree(convicted, suspected);
-    }
-
-    pub(super) fn probe(&mut self, gateway: usize, node: usize) {
-        let delay = self.delay();
-        let (found, delay) = match self.nodes[node].condition {
-            Condition::Up | Condition::Slow => (0, delay),
-            Condition::Sick => (1, delay),
-            Condition::Down => (2, delay),
-            Condition::Frozen | Condition::Cut => (3, PROBE_TIMEOUT_MS),
-        };
-        self.after(delay, Event::Probed(gateway, node, found));
-        // Later than the requests' deadlines nobody needs to know.
-        if self
-            .requests
-            .iter()
-            .rev()
-            .take(200)
-            .any(|one| one.answer.is_none())
-            || self.now < 20_000
-        {
-            self.after(PROBE_MS + delay, Event::Probe(gateway, node));
-        }
-    }
-
-    pub(super) fn probed(&mut self, gateway: usize, node: usize, found: u8) {
-        let probed = match found {
-            0 => Probed::Good,
-            1 => Probed::BadStatus,
-            2 => Probed::Unreachable,
-            _ => Probed::TimedOut,
-        };
-        if let Some(event) = ejection::judge(probed, Duration::ZERO, false) {
-            self.learn(gateway, node, event);
-        }
     }
 }

@@ -6,6 +6,7 @@
 //! `ejection`, `retry`, `suspects`. `gateway` stands for what joins them in `exchange` and `trial`.
 
 mod gateway;
+mod news;
 mod node;
 mod world;
 
