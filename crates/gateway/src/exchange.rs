@@ -75,9 +75,7 @@ pub(crate) async fn exchange(
         let failure = match chosen {
             Err(wait) if !outgoing.remaining().is_zero() => {
                 // All nodes have as much as they take.
-                if held.is_none() {
-                    held = Some(Hold::begin(worker, live.limits.held_max)?);
-                }
+                hold(call, &mut held)?;
                 tokio::time::sleep(wait.min(outgoing.remaining()).min(HOLD_TRY)).await;
                 continue;
             }
@@ -114,9 +112,7 @@ pub(crate) async fn exchange(
             }
         }
         if !worker.any_usable() {
-            if held.is_none() {
-                held = Some(Hold::begin(worker, live.limits.held_max)?);
-            }
+            hold(call, &mut held)?;
             wait_for_a_node(worker, outgoing.deadline).await;
         }
     }
@@ -154,9 +150,7 @@ async fn after<'a>(
     let (worker, remaining) = (call.worker, || call.outgoing.remaining());
     let mut next = retry::next(&situation(call, failure, repeats), || worker.take_retry());
     while next == Next::Wait {
-        if held.is_none() {
-            *held = Some(Hold::begin(worker, call.live.limits.held_max)?);
-        }
+        hold(call, held)?;
         tokio::time::sleep(HOLD_TRY.min(remaining())).await;
         let situation = situation(call, failure, repeats);
         next = retry::next(&situation, || worker.take_retry_after_all());
@@ -279,7 +273,15 @@ fn is_taken_in(route: &Route, answer: &Response<Incoming>) -> bool {
     !body.is_end_stream() && !status.is_informational() && (is_small || is_list)
 }
 
-/// A request that waits for a node to come back; counted while it lives.
+/// The request is held from now on, if it is not yet.
+fn hold<'a>(call: Call<'a>, held: &mut Option<Hold<'a>>) -> Result<(), Refusal> {
+    if held.is_none() {
+        *held = Some(Hold::begin(call.worker, call.live.limits.held_max)?);
+    }
+    Ok(())
+}
+
+/// A request that waits for a node to come back, or for the budget; counted while it lives.
 struct Hold<'a>(&'a Worker);
 
 impl<'a> Hold<'a> {

@@ -345,9 +345,7 @@ impl Worker {
 
     /// As `take_retry`, for one that was told already that there is none.
     pub(crate) fn take_retry_after_all(&self) -> bool {
-        self.earn();
-        let mut budget = self.retries.borrow_mut();
-        budget.take(self.shared.started.elapsed())
+        self.draw(&self.retries)
     }
 
     /// Takes one request to a second node out of the budget, if there is one.
@@ -356,12 +354,16 @@ impl Worker {
     }
 
     fn take(&self, budget: &RefCell<Budget>, name: &'static str) -> bool {
-        self.earn();
-        let taken = budget.borrow_mut().take(self.shared.started.elapsed());
+        let taken = self.draw(budget);
         if !taken {
             self.shared.metrics.limit_hit(name);
         }
         taken
+    }
+
+    fn draw(&self, budget: &RefCell<Budget>) -> bool {
+        self.earn();
+        budget.borrow_mut().take(self.shared.started.elapsed())
     }
 
     /// A random number good enough for breaking ties (xorshift64, Marsaglia 2003).

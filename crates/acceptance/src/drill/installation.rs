@@ -160,10 +160,7 @@ impl Installation {
     /// # Errors
     /// [`Error::Installation`] where one refuses it.
     pub async fn reload(&self, gateways: &[Member]) -> Result<(), Error> {
-        for gateway in gateways {
-            let Some(base) = gateway.metrics.as_deref().and_then(admin_of) else {
-                continue;
-            };
+        for (gateway, base) in admins(gateways) {
             let url = format!("{base}/api/v1/reload");
             let answer = self.change(Method::POST, &url).await?;
             if !answer.status.is_success() {
@@ -177,10 +174,7 @@ impl Installation {
 
     /// The fingerprints of the requests that are refused now, as the first gateway that answers says.
     pub(super) async fn convicted(&self, gateways: &[Member]) -> Convicted {
-        for gateway in gateways {
-            let Some(base) = gateway.metrics.as_deref().and_then(admin_of) else {
-                continue;
-            };
+        for (_, base) in admins(gateways) {
             let url = format!("{base}/api/v1/quarantine");
             let answer = Request::new(Method::GET, &url).send().await;
             let parsed = answer.map(|answer| serde_json::from_slice::<Quarantine>(&answer.body));
@@ -283,6 +277,14 @@ pub(super) async fn answers(member: &Member, nodes: &[Member]) -> bool {
         .send()
         .await
         .is_ok_and(|answer| answer.status.is_success())
+}
+
+/// Those that have an admin listener, and where it is.
+fn admins(gateways: &[Member]) -> impl Iterator<Item = (&Member, String)> {
+    gateways.iter().filter_map(|gateway| {
+        let base = gateway.metrics.as_deref().and_then(admin_of)?;
+        Some((gateway, base))
+    })
 }
 
 /// `http://HOST:PORT` of a metrics address.
