@@ -32,6 +32,12 @@ const BACKOFF: Backoff = Backoff {
     base: Duration::from_millis(100),
     max: Duration::from_secs(10),
 };
+/// The same for one that could start and then died, by a request perhaps: the pauses are there to
+/// spare the machine a program that cannot start, and this one is missed.
+const BACKOFF_AFTER_SERVING: Backoff = Backoff {
+    max: Duration::from_secs(1),
+    ..BACKOFF
+};
 /// A process that was healthy for so long starts again with a clean record.
 const HEALTHY_AGAIN: Duration = Duration::from_secs(2);
 /// Restarts in a row after which a human must look. Trying goes on.
@@ -97,6 +103,9 @@ pub(crate) struct Machine {
     phase: Phase,
     closing: bool,
     healthy_since: Option<Moment>,
+    /// In this run it was seen healthy, or told that it serves.
+    #[serde(default)]
+    served: bool,
     /// Restarts since it was last healthy for `HEALTHY_AGAIN`.
     quick: u32,
     restarts: u32,
@@ -112,6 +121,7 @@ impl Machine {
             phase: Phase::Waiting,
             closing: false,
             healthy_since: None,
+            served: false,
             quick: 0,
             restarts: 0,
             causes: Causes::default(),
@@ -260,6 +270,7 @@ impl Machine {
 
     fn begin(&mut self, now: Moment) -> Vec<Action> {
         self.healthy_since = None;
+        self.served = false;
         self.phase = match self.rules.kind {
             Kind::Service | Kind::Postgres if !self.rules.probed && !self.rules.notified => {
                 self.healthy_since = Some(now);
@@ -329,8 +340,13 @@ impl Machine {
         } else {
             self.last_reason = Some(reason);
             self.healthy_since = None;
+            let backoff = if self.served {
+                BACKOFF_AFTER_SERVING
+            } else {
+                BACKOFF
+            };
             self.phase = Phase::Pause {
-                until: now + BACKOFF.pause(before - 1, random),
+                until: now + backoff.pause(before - 1, random),
             };
         }
         actions

@@ -39,6 +39,7 @@ impl Machine {
 
     fn healthy(&mut self, now: Moment) {
         self.healthy_since.get_or_insert(now);
+        self.served = true;
         self.forgive(now);
         self.phase = running();
     }
@@ -46,7 +47,10 @@ impl Machine {
     pub(super) fn ready(&mut self, now: Moment) -> Vec<Action> {
         match &mut self.phase {
             Phase::Starting { .. } if !self.rules.probed => self.healthy(now),
-            Phase::Starting { told, .. } => *told = true,
+            Phase::Starting { told, .. } => {
+                *told = true;
+                self.served = true;
+            }
             _ => {}
         }
         Vec::new()

@@ -85,6 +85,33 @@ fn the_first_exit_is_answered_at_once_and_later_ones_after_growing_pauses() {
 }
 
 #[test]
+fn one_that_could_start_each_time_is_back_within_a_second() {
+    let mut machine = healthy(Kind::Service);
+    let mut now = ms(200);
+    assert_eq!(machine.on(now, exit(2), 1.0), [Action::Start]);
+    for (attempt, expected) in [100, 200, 400, 800, 1000, 1000, 1000].iter().enumerate() {
+        now += ms(10);
+        machine.on(now, round(Outcome::Good), 1.0);
+        // What has turned sick was well once in this run, and counts alike.
+        if attempt % 2 == 0 {
+            machine.on(now, round(bad()), 1.0);
+        }
+        now += ms(10);
+        machine.on(now, exit(2), 1.0);
+        assert_eq!(machine.wake_at(), Some(now + ms(*expected)));
+        now += ms(*expected);
+        assert_eq!(machine.on(now, Event::Wake, 1.0), [Action::Start]);
+    }
+    now += ms(10);
+    machine.on(now, exit(2), 1.0);
+    assert_eq!(
+        machine.wake_at(),
+        Some(now + ms(10_000)),
+        "it did not start, this time"
+    );
+}
+
+#[test]
 fn after_two_healthy_seconds_the_next_restart_is_at_once_again() {
     let mut machine = healthy(Kind::Service);
     machine.on(ms(200), exit(2), HALF);
