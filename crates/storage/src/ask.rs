@@ -2,8 +2,8 @@
 //! the server is lost in between.
 //!
 //! A question is asked a second time, on whichever server will do then, if the first one cannot have
-//! had an effect (the server refused it, PostgreSQL appendix A) or a repeat has none (reads, keyed
-//! writes). Not a third time: what breaks two servers is asked no more of them.
+//! had an effect (the server refused it or took it back, PostgreSQL appendix A) or a repeat has none
+//! (reads, keyed writes). Not a third time: what breaks two servers is asked no more of them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -121,7 +121,9 @@ impl Hosts {
             };
             let may_repeat = match &broken {
                 Broken::Driver(error) => {
-                    had_no_effect(error) || (question.is_repeatable && loses_host(error))
+                    had_no_effect(error)
+                        || is_cancelled(error)
+                        || (question.is_repeatable && loses_host(error))
                 }
                 Broken::Replaced => true,
                 Broken::Lost | Broken::TooLong(_) => false,
@@ -279,6 +281,12 @@ fn is_lost_statement(error: &DriverError) -> bool {
     error.code().is_some_and(|code| {
         *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::DUPLICATE_PSTATEMENT
     })
+}
+
+/// The server ended the statement, and rolled it back whole, before our own limit, which is the shorter
+/// one: it counts `statement_timeout` by the wall clock, which may jump, or somebody cancelled it.
+fn is_cancelled(error: &DriverError) -> bool {
+    error.code() == Some(&SqlState::QUERY_CANCELED)
 }
 
 /// A replica broke a query off to go on with its replay (PostgreSQL 27.4.2, "Handling Query Conflicts").

@@ -184,6 +184,24 @@ async fn sleeping_queries_leave_the_point_reads_alone() {
     assert!(fixture.number(connections).await <= 24);
 }
 
+/// As a jump of the machine's clock does, by which the server counts its `statement_timeout`.
+#[tokio::test]
+async fn a_statement_that_the_server_cancels_too_early_is_asked_once_more() {
+    let fixture = Fixture::start().await;
+    fixture.storage.pause().await.unwrap();
+    let pause = tokio::spawn({
+        let storage = fixture.storage.clone();
+        async move { storage.pause().await }
+    });
+    let cancelled = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
+                     WHERE application_name = 'bingo/db_dummy' AND wait_event = 'PgSleep'";
+    let deadline = Instant::now() + PATIENCE;
+    while fixture.number(cancelled).await == 0 {
+        assert!(Instant::now() < deadline);
+    }
+    pause.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn work_waits_for_a_database_that_is_away_until_its_deadline_and_no_longer() {
     let mut fixture = Fixture::start().await;
