@@ -167,6 +167,13 @@ struct Batch<N> {
     closed: bool,
 }
 
+impl<N> Suspect<N> {
+    /// Somebody waits for its trial.
+    fn is_present(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.asked) < PRESENT
+    }
+}
+
 impl<N> Default for Suspects<N> {
     fn default() -> Self {
         Self {
@@ -393,6 +400,15 @@ impl<N: Copy + PartialEq> Suspects<N> {
         self.suspects.iter().map(|(who, one)| (*who, &one.charge))
     }
 
+    /// Suspects whom somebody asks for, or who are tried. Of the others no gateway need know: whoever
+    /// waited there for their trial would wait in vain.
+    pub(crate) fn awaited(&self, now: Instant) -> impl Iterator<Item = Fingerprint> {
+        let suspects = self.suspects.iter();
+        suspects
+            .filter(move |(_, one)| one.on_trial || one.is_present(now))
+            .map(|(who, _)| *who)
+    }
+
     pub(crate) fn convicted(&self) -> impl Iterator<Item = (Fingerprint, &Conviction)> {
         self.convictions.iter().map(|(who, one)| (*who, one))
     }
@@ -433,7 +449,7 @@ impl<N: Copy + PartialEq> Suspects<N> {
             return false;
         }
         let of_node = self.suspects.values().filter(|one| one.node == node);
-        let present = of_node.filter(|one| now.saturating_duration_since(one.asked) < PRESENT);
+        let present = of_node.filter(|one| one.is_present(now));
         if present.clone().any(|one| one.level > level) {
             return false;
         }

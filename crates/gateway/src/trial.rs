@@ -202,6 +202,8 @@ impl<'a> Subject<'a> {
             Standing::Trial(id) => {
                 let live = worker.shared.live();
                 let node = live.nodes.by_id(id);
+                // One that has said 429 is left alone for a moment.
+                let node = node.filter(|node| node.wait(now).is_zero());
                 node.map(|node| Flight::begin(worker, node, route, now))
             }
             Standing::Elsewhere(id) => worker

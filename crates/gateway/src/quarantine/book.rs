@@ -139,7 +139,10 @@ impl Writer {
     fn write(&self, book: &mut Book, own: &[Fingerprint], told: &[Told]) {
         let (now, now_ms) = (Instant::now(), now_ms());
         book.convicted.retain(|_, one| one.until_ms > now_ms);
-        book.suspected.retain(|_, one| one.until_ms > now_ms);
+        // A clock that went back would make them last.
+        let lasting = now_ms..=now_ms + SUSPECTED_MS;
+        book.suspected
+            .retain(|_, one| lasting.contains(&one.until_ms));
         for told in told {
             match told {
                 Told::Convicted(who, one) => {
@@ -183,7 +186,10 @@ impl Writer {
             .suspected
             .iter()
             .filter(|(name, _)| **name != self.name);
-        let suspected = others.filter_map(|(_, one)| Some((until(one.until_ms)?, one)));
+        let suspected = others.filter_map(|(_, one)| {
+            let until_ms = one.until_ms.min(now_ms + SUSPECTED_MS);
+            Some((until(until_ms)?, one))
+        });
         let each = suspected.flat_map(|(until, one)| {
             let all = one.fingerprints.iter();
             all.map(move |who| (*who, until))

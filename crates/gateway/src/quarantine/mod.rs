@@ -267,7 +267,7 @@ impl Quarantine {
             let mut suspects = self.lock();
             suspects.sweep(Instant::now());
             self.show(&suspects);
-            suspects.suspected().map(|(who, _)| who).collect()
+            suspects.awaited(Instant::now()).collect()
         };
         match writer.exchange(path, &own, &told) {
             Ok(Some(page)) => {

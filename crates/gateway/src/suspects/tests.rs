@@ -242,6 +242,20 @@ fn a_suspect_whose_node_was_removed_is_free_again() {
 }
 
 #[test]
+fn a_suspect_for_whom_nobody_asks_keeps_nobody_waiting_at_other_gateways() {
+    let now = Instant::now();
+    let mut suspects = accused(1, true, now);
+    let awaited = |suspects: &Suspects<u8>, now| suspects.awaited(now).collect::<Vec<_>>();
+    assert_eq!(awaited(&suspects, now), [who(1)]);
+    let later = now + PRESENT;
+    assert_eq!(awaited(&suspects, later), []);
+    assert_eq!(suspects.suspected().count(), 1, "it is one still");
+    assert_eq!(ask(&mut suspects, 1, later, true), Standing::Trial(1));
+    let tried_for_long = later + PRESENT * 5;
+    assert_eq!(awaited(&suspects, tried_for_long), [who(1)]);
+}
+
+#[test]
 fn the_suspicion_of_another_gateway_can_be_lifted_here() {
     let now = Instant::now();
     let mut suspects = Suspects::<u8>::default();
