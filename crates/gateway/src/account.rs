@@ -195,9 +195,9 @@ impl Flight {
         }
     }
 
-    /// The node was taken out of rotation, and not by an operator or its own wish.
+    /// What its node has is lost, as far as one can tell.
     pub(crate) fn is_lost(&self) -> bool {
-        self.node.state() == State::Ejected
+        self.node.is_lost()
     }
 
     /// The head of an answer came over `link`.
@@ -266,12 +266,10 @@ impl Flight {
         self.fail(Outcome::OutOfTime);
     }
 
-    /// The connection broke in the middle of an answer's body.
+    /// The answer's body has no end: its connection broke, or its node is lost. That alone takes no node
+    /// out, for a node that is well breaks off an answer that it cannot end, or that nobody takes.
     pub(crate) fn broken(&mut self) {
         self.fail(Outcome::BodyBroken);
-        self.learn(Some(Event::Broken {
-            reason: Reason::BodyBroken,
-        }));
     }
 
     /// The node fell silent in the middle of an answer's body; whether it is out is for its probe.

@@ -1,6 +1,7 @@
 //! One attempt on one node: a connection, the request, the answer's head, and what it means when that
 //! does not come.
 
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,18 +61,24 @@ pub(crate) async fn attempt(
     let (worker, outgoing) = (call.worker, call.outgoing);
     flight.noted_in(&outgoing.journal);
     let never_sent = || Err(Failed::Class(Failure::NeverSent, None));
-    let (id, limits) = (flight.node().id, &call.live.limits);
+    let limits = &call.live.limits;
     loop {
-        let mut link = match worker.pool.take(id, limits.node_idle_timeout, now) {
+        let mut link = match worker
+            .pool
+            .take(flight.node(), limits.node_idle_timeout, now)
+        {
             Some(link) => link,
             None => {
                 let timeout = limits.connect_timeout.min(outgoing.remaining());
-                match pool::connect(&flight.node().address, timeout).await {
+                match pool::connect(flight.node(), timeout).await {
                     Ok(link) => link,
                     Err(error) => {
                         let address = &flight.node().address;
                         tracing::debug!(address, %error, "could not connect to the node");
-                        flight.never_sent(Some(Event::Broken {
+                        // Where the time that was left was too short, that says nothing about the node.
+                        let had_its_time = error.kind() != ErrorKind::TimedOut
+                            || timeout == limits.connect_timeout;
+                        flight.never_sent(had_its_time.then_some(Event::Broken {
                             reason: Reason::Connect,
                         }));
                         return never_sent();

@@ -121,20 +121,17 @@ pub(crate) enum Reason {
     Connect = 3,
     /// A connection broke before it answered a request.
     Broken = 4,
-    /// A connection broke in the middle of an answer.
-    BodyBroken = 5,
     /// It failed requests that other nodes answered.
-    Outlier = 6,
+    Outlier = 5,
 }
 
 impl Reason {
-    pub(crate) const ALL: [(Self, &'static str); 7] = [
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
         (Self::Status, "status"),
         (Self::Unreachable, "unreachable"),
         (Self::Timeout, "timeout"),
         (Self::Connect, "connect"),
         (Self::Broken, "broken"),
-        (Self::BodyBroken, "body_broken"),
         (Self::Outlier, "outlier"),
     ];
 

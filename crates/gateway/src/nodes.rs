@@ -57,6 +57,10 @@ pub(crate) struct Node {
     lost_ms: AtomicU32,
     /// When it came back last; 0: never.
     back_ms: AtomicU32,
+    /// A probe says so too, and not only a request whose connection broke.
+    is_lost: AtomicBool,
+    /// How often probes found it gone.
+    life: AtomicU32,
     /// What it is given, once it has refused. Behind the flag, because hardly any node ever does.
     is_limited: AtomicBool,
     allowance: Mutex<Option<Allowance>>,
@@ -166,6 +170,8 @@ impl Node {
             trials: AtomicU32::new(0),
             lost_ms: AtomicU32::new(0),
             back_ms: AtomicU32::new(0),
+            is_lost: AtomicBool::new(false),
+            life: AtomicU32::new(0),
             is_limited: AtomicBool::new(false),
             allowance: Mutex::default(),
             answers: AtomicU64::new(0),
@@ -278,7 +284,9 @@ impl Node {
         if self.is_retired() || self.wanted() == Wanted::Maintenance {
             return;
         }
-        let Some(change) = health.apply(event, thresholds) else {
+        let change = health.apply(event, thresholds);
+        self.judge_loss(event, health.state);
+        let Some(change) = change else {
             return;
         };
         self.state.store(change.to as u8, Relaxed);
@@ -303,6 +311,31 @@ impl Node {
             let data = json!({"node": self.name, "from": from, "to": to});
             events.push("node_changed", data);
         }
+    }
+
+    /// One broken connection takes a node out until probes are good again; only a probe says that what
+    /// it has is lost.
+    fn judge_loss(&self, event: Event, state: State) {
+        match event {
+            Event::ProbeBad { reason } if state == State::Ejected => {
+                let before = self.is_lost.swap(true, Relaxed);
+                if !before && reason != Reason::Status {
+                    self.life.fetch_add(1, Relaxed);
+                }
+            }
+            Event::ProbeGood | Event::Draining => self.is_lost.store(false, Relaxed),
+            Event::ProbeBad { .. } | Event::Broken { .. } => {}
+        }
+    }
+
+    /// It is out of rotation, and a probe found it so: what is in flight there goes elsewhere.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.state() == State::Ejected && self.is_lost.load(Relaxed)
+    }
+
+    /// Another number after each time that probes found it gone.
+    pub(crate) fn life(&self) -> u32 {
+        self.life.load(Relaxed)
     }
 
     /// Shows the state in the metrics, which know the node from now on.

@@ -25,6 +25,8 @@ pub(crate) struct Link {
     pub(crate) sender: SendRequest<RequestBody>,
     /// It has carried a request before.
     pub(crate) reused: bool,
+    /// The node's life in which it was opened.
+    life: u32,
     task: AbortHandle,
 }
 
@@ -48,11 +50,15 @@ struct Idle {
 
 impl Pool {
     /// The connection that was used last, is idle for less than `idle_timeout` and can take a
-    /// request now.
-    pub(crate) fn take(&self, node: NodeId, idle_timeout: Duration, now: Instant) -> Option<Link> {
+    /// request now. None from before the node was lost: a machine that vanished without a word may be
+    /// back as another one, which knows nothing of it.
+    pub(crate) fn take(&self, node: &Node, idle_timeout: Duration, now: Instant) -> Option<Link> {
         let mut pool = self.idle.borrow_mut();
-        let idle = pool.get_mut(&node)?;
-        let fresh = |idle: &Idle| now.saturating_duration_since(idle.since) < idle_timeout;
+        let idle = pool.get_mut(&node.id)?;
+        let life = node.life();
+        let fresh = |idle: &Idle| {
+            idle.link.life == life && now.saturating_duration_since(idle.since) < idle_timeout
+        };
         let index = idle
             .iter()
             .rposition(|idle| idle.link.sender.is_ready() && fresh(idle))?;
@@ -86,10 +92,11 @@ impl Pool {
     }
 }
 
-/// Opens a connection to `address` (`HOST:PORT`; a name is looked up each time, so that a node may
-/// move). Must run inside a `LocalSet`.
-pub(crate) async fn connect(address: &str, timeout: Duration) -> io::Result<Link> {
-    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
+/// Opens a connection to a node (a name is looked up each time, so that a node may move). Must run
+/// inside a `LocalSet`.
+pub(crate) async fn connect(node: &Node, timeout: Duration) -> io::Result<Link> {
+    let life = node.life();
+    let stream = tokio::time::timeout(timeout, TcpStream::connect(&node.address))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
@@ -105,6 +112,7 @@ pub(crate) async fn connect(address: &str, timeout: Duration) -> io::Result<Link
     Ok(Link {
         sender,
         reused: false,
+        life,
         task: task.abort_handle(),
     })
 }

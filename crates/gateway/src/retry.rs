@@ -169,13 +169,15 @@ impl Budget {
     /// `steady_per_second` repetitions are allowed without any traffic. `now` counts from any fixed
     /// instant.
     pub(crate) fn new(share: f64, steady_per_second: f64, now: Duration) -> Self {
-        Self {
+        let mut budget = Self {
             share,
             steady_per_second,
-            steady: steady_per_second * WINDOW_SECONDS,
+            steady: 0.0,
             earned: 0.0,
             at: now,
-        }
+        };
+        budget.steady = budget.steady_max();
+        budget
     }
 
     /// Counts `requests` live requests that came since the last call. To be called about once a
@@ -188,24 +190,26 @@ impl Budget {
     /// Takes one repetition out of the budget, if there is one.
     pub(crate) fn take(&mut self, now: Duration) -> bool {
         self.advance(now);
-        let source = if self.steady >= 1.0 {
-            &mut self.steady
-        } else {
-            &mut self.earned
-        };
-        let enough = *source >= 1.0;
+        let enough = self.steady + self.earned >= 1.0;
         if enough {
-            *source -= 1.0;
+            let steady = self.steady.min(1.0);
+            self.steady -= steady;
+            self.earned -= 1.0 - steady;
         }
         enough
+    }
+
+    /// One at least, where there is a rate: a thread among hundreds has a small one.
+    fn steady_max(&self) -> f64 {
+        let max = self.steady_per_second * WINDOW_SECONDS;
+        if max > 0.0 { max.max(1.0) } else { max }
     }
 
     fn advance(&mut self, now: Duration) {
         let seconds = now.saturating_sub(self.at).as_secs_f64();
         self.at = now;
         self.earned *= (-seconds / WINDOW_SECONDS).exp();
-        self.steady = (self.steady + self.steady_per_second * seconds)
-            .min(self.steady_per_second * WINDOW_SECONDS);
+        self.steady = (self.steady + self.steady_per_second * seconds).min(self.steady_max());
     }
 }
 
@@ -318,6 +322,17 @@ mod tests {
         assert_eq!(taken, 100);
         assert!(budget.take(Duration::from_millis(101)));
         assert!(!budget.take(Duration::from_millis(102)));
+    }
+
+    #[test]
+    fn one_thread_of_hundreds_may_repeat_too_and_parts_of_both_sources_make_one() {
+        let mut budget = Budget::new(RETRY_SHARE, 10.0 / 256.0, Duration::ZERO);
+        assert!(budget.take(Duration::ZERO));
+        assert!(!budget.take(Duration::ZERO));
+        let later = Duration::from_secs(15);
+        budget.earn(3, later);
+        assert!(budget.take(later), "0.59 and 0.6");
+        assert!(!budget.take(later));
     }
 
     #[test]

@@ -92,31 +92,32 @@ async fn fill(
     let mut filling = Filling::new(
         Room::new(Arc::clone(&shared.spooled), live.spool.bytes_max),
         Room::new(Arc::clone(&shared.spooled_in_memory), MEMORY_BYTES_ALL),
+        live.spool.folder.as_deref(),
+        deadline,
     );
-    let folder = live.spool.folder.as_deref();
     let mut heard = Instant::now();
     loop {
-        let frame = match tokio::time::timeout(LOOK, body.frame()).await {
-            Ok(frame) => frame,
-            Err(_) => {
-                let (now, silent) = (Instant::now(), heard.elapsed());
-                if flight.is_lost() || silent >= live.limits.node_stall_timeout {
-                    flight.stalled();
-                    return Err(Lost);
-                }
-                if now >= deadline {
-                    return Ok(filling.end(false, folder).await);
-                }
-                continue;
+        if Instant::now() >= deadline {
+            return Ok(filling.end(false).await);
+        }
+        let Ok(frame) = tokio::time::timeout(LOOK, body.frame()).await else {
+            if heard.elapsed() >= live.limits.node_stall_timeout {
+                flight.stalled();
+                return Err(Lost);
             }
+            if flight.is_lost() && worker.any_usable() {
+                flight.broken();
+                return Err(Lost);
+            }
+            continue;
         };
         heard = Instant::now();
         match frame {
             Some(Ok(frame)) => match hop_by_hop::passable(frame).into_data() {
                 Ok(data) => {
-                    if !filling.push(data, folder).await {
+                    if !filling.push(data).await {
                         worker.shared.metrics.limit_hit("spool_bytes_max");
-                        return Ok(filling.end(false, folder).await);
+                        return Ok(filling.end(false).await);
                     }
                 }
                 Err(frame) => filling.trailers = frame.into_trailers().ok(),
@@ -127,7 +128,7 @@ async fn fill(
             }
             None => {
                 flight.completed();
-                return Ok(filling.end(true, folder).await);
+                return Ok(filling.end(true).await);
             }
         }
     }
@@ -173,7 +174,11 @@ impl Spool {
 }
 
 /// A spool that is being filled.
-struct Filling {
+struct Filling<'a> {
+    /// Of the file.
+    folder: Option<&'a Path>,
+    /// Until then a disk may take to write.
+    deadline: Instant,
     memory: VecDeque<Bytes>,
     memory_bytes: usize,
     file: Option<OnDisk>,
@@ -185,9 +190,11 @@ struct Filling {
     memory_room: Room,
 }
 
-impl Filling {
-    fn new(room: Room, memory_room: Room) -> Self {
+impl<'a> Filling<'a> {
+    fn new(room: Room, memory_room: Room, folder: Option<&'a Path>, deadline: Instant) -> Self {
         Self {
+            folder,
+            deadline,
             memory: VecDeque::new(),
             memory_bytes: 0,
             file: None,
@@ -200,7 +207,7 @@ impl Filling {
     }
 
     /// Takes a piece in, always; false when it was the last for which there is room.
-    async fn push(&mut self, data: Bytes, folder: Option<&Path>) -> bool {
+    async fn push(&mut self, data: Bytes) -> bool {
         self.total += data.len() as u64;
         let room = self.room.take(data.len() as u64);
         let fits = self.memory_bytes + data.len() <= MEMORY_BYTES;
@@ -215,17 +222,17 @@ impl Filling {
         if !room || self.rest.len() < PIECE_BYTES {
             return room;
         }
-        self.write(folder).await
+        self.write().await
     }
 
-    /// Writes `rest`; false when the disk failed, and then it is still there.
-    async fn write(&mut self, folder: Option<&Path>) -> bool {
+    /// Writes `rest`; false when the disk failed or hangs, and then it is still there.
+    async fn write(&mut self) -> bool {
         let known = self.file.as_ref();
         let (file, offset) = (
             known.map(|file| Arc::clone(&file.file)),
             known.map_or(0, |file| file.bytes),
         );
-        let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
+        let folder = self.folder.map_or_else(std::env::temp_dir, Path::to_owned);
         // Whole, so that its room is not kept for what comes next.
         let piece = std::mem::take(&mut self.rest).freeze();
         let bytes = piece.clone();
@@ -237,7 +244,9 @@ impl Filling {
             file.write_all_at(&bytes, offset)?;
             Ok(file)
         });
-        match written.await.map_err(std::io::Error::other).flatten() {
+        let written = tokio::time::timeout_at(self.deadline.into(), written).await;
+        let written = written.unwrap_or_else(|_| Ok(Err(std::io::ErrorKind::TimedOut.into())));
+        match written.map_err(std::io::Error::other).flatten() {
             Ok(file) => {
                 let bytes = offset + piece.len() as u64;
                 self.file = Some(OnDisk {
@@ -257,9 +266,9 @@ impl Filling {
     }
 
     /// What is not in the memory that all spools share goes to the file to its last byte.
-    async fn end(mut self, whole: bool, folder: Option<&Path>) -> Spool {
+    async fn end(mut self, whole: bool) -> Spool {
         if whole && !self.rest.is_empty() {
-            self.write(folder).await;
+            self.write().await;
         }
         Spool {
             memory: self.memory,

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use rig::{Answer, Gateway, Reply, Seen, Upstream, eventually, ok};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const ROUTES: &str = "
 probe: {interval: 20ms, timeout: 100ms}
@@ -136,13 +138,122 @@ async fn spools_that_nobody_reads_are_on_disk_and_small_answers_come_whole_besid
         let mut left = 4_000_000_usize;
         let mut piece = vec![0; 1 << 20];
         while left > 0 {
-            let read = tokio::io::AsyncReadExt::read(&mut client, &mut piece)
-                .await
-                .unwrap();
+            let read = AsyncReadExt::read(&mut client, &mut piece).await.unwrap();
             assert!(read > 0, "{left} bytes are missing");
             left = left.saturating_sub(read);
         }
     }
+}
+
+/// A node whose lists come a byte at a time, with such a pause before each, until the flag is true.
+async fn dripping(pause: Duration) -> (Upstream, Gateway, Arc<AtomicBool>) {
+    let end = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&end);
+    let node = Upstream::start(move |_| Reply::Drip(pause, Arc::clone(&flag))).await;
+    let routes = ROUTES.replace("path: /list, deadline: 5s", "path: /list, deadline: 2s");
+    let gateway = Gateway::start(&[&node], &routes);
+    (node, gateway, end)
+}
+
+#[tokio::test]
+async fn a_list_stays_with_the_only_node_though_its_probes_fail() {
+    let (node, gateway, end) = dripping(Duration::from_millis(80)).await;
+    let mut client = gateway.client().await;
+    let asked = tokio::spawn(async move { client.get("/list").await });
+    eventually("the node is asked", async || {
+        (!node.seen().is_empty()).then_some(())
+    })
+    .await;
+    node.answer_probes(rig::answer("500 Internal Server Error", "", "I feel bad"));
+    gateway.node_is("node-1", "ejected").await;
+    let before = node.probes();
+    eventually("it is out for a while", async || {
+        (node.probes() > before + 10).then_some(())
+    })
+    .await;
+    end.store(true, SeqCst);
+    assert_eq!(asked.await.unwrap().status, 200);
+    assert_eq!(node.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_list_that_never_pauses_and_never_ends_streams_from_its_deadline_on() {
+    let (_node, gateway, end) = dripping(Duration::from_millis(5)).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let request = b"GET /list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let mut head = [0; 15];
+    let read = tokio::time::timeout(PATIENCE, client.read_exact(&mut head)).await;
+    read.expect("a head, though the list goes on").unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    end.store(true, SeqCst);
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.ends_with(b"\r\n0\r\n\r\n"), "a clean end");
+}
+
+#[tokio::test]
+async fn a_node_that_breaks_one_answer_and_is_well_keeps_what_else_it_has() {
+    let end = Arc::new(AtomicBool::new(false));
+    for broken in [
+        Reply::Reset,
+        Reply::RawThenClose(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhel".into()),
+    ] {
+        let flag = Arc::clone(&end);
+        let one = Upstream::start(move |seen| match seen.method.as_str() {
+            "POST" => Reply::When(Arc::clone(&flag), rig::answer("200 OK", "", "done")),
+            _ => broken.clone(),
+        });
+        let (one, other) = (one.await, Upstream::start(|_| ok("good")).await);
+        // An ejection lasts for several looks at the node.
+        let routes = ROUTES.replace("interval: 20ms", "interval: 100ms");
+        let gateway = Gateway::start(&[&one, &other], &routes);
+        let posts = |node: &Upstream| {
+            let seen = node.seen();
+            seen.iter().filter(|seen| seen.method == "POST").count()
+        };
+        let asked = eventually("the node is asked", async || {
+            let mut client = gateway.client().await;
+            let asked = tokio::spawn(async move { client.send("POST", "/hedged", &[], "").await });
+            let sent = posts(&one) + posts(&other);
+            eventually("a node is asked", async || {
+                (posts(&one) + posts(&other) > sent).then_some(())
+            })
+            .await;
+            (posts(&one) > 0).then_some(asked)
+        })
+        .await;
+        eventually("it breaks another request", async || {
+            let answers = all_at_once(&gateway, 8, "/plain").await;
+            assert!(answers.iter().all(|answer| answer.text() == "good"));
+            (one.seen().len() > posts(&one)).then_some(())
+        })
+        .await;
+        let before = one.probes();
+        eventually("some time has gone", async || {
+            (one.probes() > before + 3).then_some(())
+        })
+        .await;
+        end.store(true, SeqCst);
+        assert_eq!(asked.await.unwrap().unwrap().text(), "done");
+        assert_eq!(posts(&one), 1);
+        end.store(false, SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_from_before_a_node_was_lost_carries_nothing_afterwards() {
+    let node = Upstream::start(|_| ok("good")).await;
+    let gateway = Gateway::start(&[&node], ROUTES);
+    let mut client = gateway.client().await;
+    assert_eq!(client.get("/plain").await.status, 200);
+    // As of a machine that vanishes without a word, and is back as another one.
+    node.answer_probes(Vec::new());
+    gateway.node_is("node-1", "ejected").await;
+    node.answer_probes(rig::answer("200 OK", "", "pong"));
+    gateway.node_is("node-1", "healthy").await;
+    assert_eq!(client.get("/plain").await.status, 200);
+    assert_eq!(node.connections_used(), 2);
 }
 
 /// A node that answers its probes and nothing else; the flag says that a request was given up.

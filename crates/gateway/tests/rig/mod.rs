@@ -60,6 +60,8 @@ pub(crate) enum Reply {
     Echo(Vec<u8>),
     /// A body of this many bytes, in pieces, with a Content-Length.
     Stream(usize),
+    /// A body of one byte after the other, with this pause before each, until the flag is true.
+    Drip(Duration, Arc<AtomicBool>),
 }
 
 /// A 200 with this text.
@@ -236,9 +238,20 @@ impl UpstreamState {
                     return None;
                 }
                 Reply::Stream(length) => stream_body(&mut stream, length).await?,
+                Reply::Drip(pause, until) => drip_body(&mut stream, pause, &until).await?,
             }
         }
     }
+}
+
+async fn drip_body(stream: &mut TcpStream, pause: Duration, until: &AtomicBool) -> Option<()> {
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head).await.ok()?;
+    while !until.load(SeqCst) {
+        tokio::time::sleep(pause).await;
+        stream.write_all(b"1\r\nx\r\n").await.ok()?;
+    }
+    stream.write_all(b"0\r\n\r\n").await.ok()
 }
 
 async fn stream_body(stream: &mut TcpStream, length: usize) -> Option<()> {
