@@ -139,7 +139,10 @@ pub(crate) async fn look_after(call: Call<'_>, flight: &Flight, blame: Blame) ->
         // A connection broke, and the process lives.
         Probed::Good | Probed::Draining => return None,
         Probed::BadStatus => Loss::Unhealthy,
-        Probed::Unreachable => Loss::Crash,
+        Probed::Unreachable => {
+            flight.node().died();
+            Loss::Crash
+        }
         Probed::TimedOut => Loss::Hang,
     };
     let node = flight.own_node();

@@ -81,6 +81,7 @@ pub(crate) async fn exchange(
             }
             Ok(Some(flight)) => {
                 tried.last = Some(flight.node().id);
+                subject.goes_to(&flight);
                 let (alone, last) = (subject.is_on_trial(), repeats > 0);
                 match one_answer(call, flight, now, alone, last).await {
                     Ok(exchanged) => {

@@ -36,6 +36,7 @@ mod body;
 mod cache;
 pub mod config;
 mod connection_metrics;
+mod departed;
 mod ejection;
 mod events;
 mod exchange;

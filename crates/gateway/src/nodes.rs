@@ -61,6 +61,8 @@ pub(crate) struct Node {
     is_lost: AtomicBool,
     /// How often probes found it gone.
     life: AtomicU32,
+    /// How often it was found dead, more than once in each death.
+    deaths: AtomicU32,
     /// What it is given, once it has refused. Behind the flag, because hardly any node ever does.
     is_limited: AtomicBool,
     allowance: Mutex<Option<Allowance>>,
@@ -172,6 +174,7 @@ impl Node {
             back_ms: AtomicU32::new(0),
             is_lost: AtomicBool::new(false),
             life: AtomicU32::new(0),
+            deaths: AtomicU32::new(0),
             is_limited: AtomicBool::new(false),
             allowance: Mutex::default(),
             answers: AtomicU64::new(0),
@@ -284,8 +287,9 @@ impl Node {
         if self.is_retired() || self.wanted() == Wanted::Maintenance {
             return;
         }
+        let before = health.state;
         let change = health.apply(event, thresholds);
-        self.judge_loss(event, health.state);
+        self.judge_loss(event, before, health.state);
         let Some(change) = change else {
             return;
         };
@@ -315,7 +319,18 @@ impl Node {
 
     /// One broken connection takes a node out until probes are good again; only a probe says that what
     /// it has is lost.
-    fn judge_loss(&self, event: Event, state: State) {
+    fn judge_loss(&self, event: Event, before: State, state: State) {
+        let nobody_listens = matches!(
+            event,
+            Event::ProbeBad {
+                reason: Reason::Unreachable
+            } | Event::Broken {
+                reason: Reason::Connect
+            }
+        );
+        if nobody_listens && before != State::Draining {
+            self.died();
+        }
         match event {
             Event::ProbeBad { reason } if state == State::Ejected => {
                 let before = self.is_lost.swap(true, Relaxed);
@@ -331,6 +346,16 @@ impl Node {
     /// It is out of rotation, and a probe found it so: what is in flight there goes elsewhere.
     pub(crate) fn is_lost(&self) -> bool {
         self.state() == State::Ejected && self.is_lost.load(Relaxed)
+    }
+
+    /// Nobody listens there any more.
+    pub(crate) fn died(&self) {
+        self.deaths.fetch_add(1, Relaxed);
+    }
+
+    /// Another number whenever it was found dead.
+    pub(crate) fn deaths(&self) -> u32 {
+        self.deaths.load(Relaxed)
     }
 
     /// Another number after each time that probes found it gone.

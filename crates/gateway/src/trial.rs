@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::account::{Blame, Flight};
 use crate::attempt::{self, Call, Lost};
 use crate::balancer;
+use crate::departed::Departed;
 use crate::ejection::{self, Probed};
 use crate::fingerprint::Fingerprint;
 use crate::innocents::Sketch;
@@ -22,7 +23,7 @@ use crate::outgoing::OutgoingBody;
 use crate::problem::Refusal;
 use crate::quarantine::{self, Turn};
 use crate::retry::Failure;
-use crate::suspects::{Charge, Ended, Standing, Verdict};
+use crate::suspects::{Charge, Ended, Loss, Standing, Verdict};
 
 /// How often a request that waits for a verdict asks for it.
 const LOOK: Duration = Duration::from_millis(5);
@@ -37,6 +38,8 @@ pub(crate) struct Subject<'a> {
     who: OnceCell<Option<Fingerprint>>,
     sketch: OnceCell<Option<Sketch>>,
     trial: Option<Trial>,
+    /// The node that is busy with it, and how often that had died when it was sent.
+    on: Option<(Arc<Node>, u32)>,
 }
 
 /// What the loss of its node makes of a request.
@@ -48,7 +51,8 @@ pub(crate) enum Suspicion {
 }
 
 /// What a trial holds until its end.
-struct Trial {
+#[derive(Debug)]
+pub(crate) struct Trial {
     node: Option<Arc<Node>>,
     /// The right to try somebody.
     _turn: Option<Arc<File>>,
@@ -77,7 +81,15 @@ impl<'a> Subject<'a> {
             who: OnceCell::new(),
             sketch: OnceCell::new(),
             trial: None,
+            on: None,
         }
+    }
+
+    /// It is sent to a node.
+    pub(crate) fn goes_to(&mut self, flight: &Flight) {
+        let node = flight.own_node();
+        let deaths = node.deaths();
+        self.on = Some((node, deaths));
     }
 
     /// It is being tried: it goes to its node alone, and to no second one.
@@ -116,6 +128,7 @@ impl<'a> Subject<'a> {
 
     /// A node answered.
     pub(crate) fn answered(&mut self, status: http::StatusCode) {
+        self.on = None;
         let shared = &self.call.worker.shared;
         if status.is_success()
             && let Some(sketch) = self.sketch()
@@ -132,6 +145,7 @@ impl<'a> Subject<'a> {
         failure: Failure,
         lost: Option<&Lost>,
     ) -> Option<Suspicion> {
+        self.on = None;
         if self.is_on_trial() {
             let how = match (lost, failure) {
                 (Some(lost), _) => Ended::Lost(lost.how),
@@ -158,16 +172,20 @@ impl<'a> Subject<'a> {
             quarantine.found_innocent();
             return Some(Suspicion::Innocent);
         }
-        let outgoing = self.call.outgoing;
-        let charge = Charge {
-            method: outgoing.method.to_string(),
-            target: target(outgoing).to_owned(),
-            node: lost.node.name.clone(),
-            loss: lost.how,
-        };
-        let safe = outgoing.is_safe();
+        let safe = self.call.outgoing.is_safe();
+        let charge = self.charge(&lost.node, lost.how);
         let accused = quarantine.accuse(shared, who, lost.node.id, safe, charge, now);
         accused.then_some(Suspicion::Suspect)
+    }
+
+    fn charge(&self, node: &Node, loss: Loss) -> Charge {
+        let outgoing = self.call.outgoing;
+        Charge {
+            method: outgoing.method.to_string(),
+            target: target(outgoing).to_owned(),
+            node: node.name.clone(),
+            loss,
+        }
     }
 
     fn standing(&self) -> Standing<NodeId> {
@@ -325,7 +343,22 @@ impl<'a> Subject<'a> {
 
 impl Drop for Subject<'_> {
     fn drop(&mut self) {
-        self.end(Ended::Withdrawn);
+        let (Some((node, deaths)), Some(who)) = (self.on.take(), self.who()) else {
+            return self.end(Ended::Withdrawn);
+        };
+        // Its client left while the node was busy with it.
+        let shared = &self.call.worker.shared;
+        let one = Departed {
+            who,
+            sketch: self.sketch(),
+            safe: self.call.outgoing.is_safe(),
+            charge: self.charge(&node, Loss::Crash),
+            node,
+            trial: self.trial.take(),
+            at: Instant::now(),
+            deaths,
+        };
+        shared.quarantine.departed.note(shared, one);
     }
 }
 

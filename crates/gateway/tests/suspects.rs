@@ -102,6 +102,29 @@ async fn a_poison_costs_one_node_two_deaths_and_is_then_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_poison_whose_client_leaves_before_it_kills_is_found_all_the_same() {
+    let service = Service::start().await;
+    let poisons = || service.one.poisons.load(SeqCst) + service.two.poisons.load(SeqCst);
+    let gateway = &service.on_file.gateway;
+    for round in 1..=2 {
+        let mut client = gateway.client().await;
+        let asked = tokio::spawn(async move { client.post("/always", "late poison").await });
+        eventually("a node has it", async || (poisons() == round).then_some(())).await;
+        asked.abort();
+        eventually("the node has died of it and is back", async || {
+            let up = service.ward.down.load(SeqCst) == 0;
+            (service.deaths() == round && up).then_some(())
+        })
+        .await;
+        gateway.node_is("node-1", "healthy").await;
+        gateway.node_is("node-2", "healthy").await;
+    }
+    let mut client = gateway.client().await;
+    is_refused(&client.post("/always", "late poison").await);
+    assert_eq!((service.deaths(), service.down_most()), (2, 1));
+}
+
+#[tokio::test]
 async fn whoever_is_on_the_node_when_it_dies_is_served_and_nobody_else_is_convicted() {
     let service = Service::start().await;
     let mut bodies: Vec<String> = (0..30).map(|number| format!("food {number}")).collect();

@@ -21,6 +21,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::departed::AllDeparted;
 use crate::ejection::State;
 use crate::fingerprint::Fingerprint;
 use crate::innocents::{Innocents, Sketch};
@@ -40,6 +41,7 @@ const ASKED: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Quarantine {
     pub(crate) innocents: Innocents,
+    pub(crate) departed: AllDeparted,
     suspects: Mutex<Suspects<NodeId>>,
     /// Nobody is suspected or convicted, so that nobody needs to ask.
     calm: AtomicBool,
@@ -72,6 +74,7 @@ impl Quarantine {
     pub(crate) fn new(metrics: QuarantineMetrics) -> Self {
         Self {
             innocents: Innocents::default(),
+            departed: AllDeparted::default(),
             suspects: Mutex::default(),
             calm: AtomicBool::new(true),
             sketches: RandomState::new(),
@@ -334,6 +337,7 @@ pub(crate) async fn share(shared: Arc<Shared>) {
         let quarantine = &shared.quarantine;
         // Out of time is as good as told: others may have written.
         let _ = tokio::time::timeout(LOOK, quarantine.changed.notified()).await;
+        quarantine.departed.settle(&shared, Instant::now());
         if !quarantine.is_calm() {
             let live = shared.live();
             let exists = |id| live.nodes.by_id(id).is_some();

@@ -13,7 +13,7 @@ use super::{Reply, Seen, Upstream, answer, ok};
 /// What all nodes of a test have been through together.
 #[derive(Clone, Default)]
 pub(crate) struct Ward {
-    down: Arc<AtomicUsize>,
+    pub(crate) down: Arc<AtomicUsize>,
     pub(crate) down_most: Arc<AtomicUsize>,
 }
 
@@ -21,23 +21,32 @@ pub(crate) struct Ward {
 pub(crate) struct Mortal {
     pub(crate) address: SocketAddr,
     deaths: Arc<AtomicUsize>,
+    /// Poisons that it was sent.
+    pub(crate) poisons: Arc<AtomicUsize>,
     /// Requests that were no poison.
     pub(crate) served: Arc<AtomicUsize>,
     keeper: AbortHandle,
 }
 
 impl Mortal {
-    /// A body with `poison` kills it, one with `sickness` makes it answer 500 to everything; it is back
+    /// A body with `poison` kills it, one with `late poison` after half of this time, one with `sickness` makes it answer 500 to everything; it is back
     /// after this time. Anything else is answered 200 after a tenth of it.
     pub(crate) async fn start(ward: &Ward, back: Duration) -> Self {
         let (hurt, mut hurts) = mpsc::unbounded_channel();
         let sick = Arc::new(AtomicBool::new(false));
         let (deaths, served) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let (is_sick, counted) = (Arc::clone(&sick), Arc::clone(&served));
+        let poisons = Arc::<AtomicUsize>::default();
+        let poisoned = Arc::clone(&poisons);
         let behaviour = move |seen: &Seen| {
             let text = String::from_utf8_lossy(&seen.body).into_owned();
             if text.contains("poison") {
-                let _ = hurt.send(false);
+                let (hurt, late) = (hurt.clone(), text.contains("late"));
+                tokio::spawn(async move {
+                    tokio::time::sleep(if late { back / 2 } else { Duration::ZERO }).await;
+                    let _ = hurt.send(false);
+                });
+                poisoned.fetch_add(1, SeqCst);
                 return Reply::Hang(Arc::default());
             }
             if text.contains("sickness") {
@@ -79,6 +88,7 @@ impl Mortal {
         Self {
             address,
             deaths,
+            poisons,
             served,
             keeper: keeper.abort_handle(),
         }
