@@ -254,8 +254,8 @@ pub struct Limits {
     /// The same for a connection of HTTP/3.
     #[schemars(range(min = 1, max = 10_000))]
     pub h3_streams_max: u32,
-    /// Suspects (requests that a node was lost with) wait so long for that node, writes three times as
-    /// long; then they go to another, one at a time. Too low: a poisonous one may reach a second node. Too
+    /// Suspects (requests that a node was lost with) wait so long for that node, writes until three
+    /// seconds of their time are left; then they go to another, one at a time. Too low: a poisonous one may reach a second node. Too
     /// high: with nodes that start slowly, or not at all, they wait.
     #[schemars(extend("format" = "duration", "x-min" = "10ms", "x-max" = "1m"))]
     pub suspect_wait: String,

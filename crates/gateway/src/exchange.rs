@@ -65,7 +65,7 @@ pub(crate) async fn exchange(
     let mut tried = Tried::default();
     let mut held = None;
     loop {
-        let cleared = subject.cleared(tried.failed_by).await?;
+        let cleared = subject.cleared(tried.failed_by, tried.reached).await?;
         let now = Instant::now();
         let chosen = match cleared {
             Some(flight) => Ok(Some(flight)),

@@ -57,8 +57,7 @@ impl Usual {
     }
 }
 
-/// The first answer of one node or two. Where both fail, the failure is that of the one that failed
-/// last; the loser is cancelled.
+/// The first answer of one node or two; the loser is cancelled. Where both fail, see `telling`.
 pub(crate) async fn race(
     call: Call<'_>,
     flight: Flight,
@@ -92,7 +91,13 @@ pub(crate) async fn race(
                 usual.learn(now.elapsed());
                 Ok(answer)
             }
-            Err(_) => second.await.inspect(|_| metrics.hedged("won")),
+            Err(failed) => match second.await {
+                Ok(answer) => {
+                    metrics.hedged("won");
+                    Ok(answer)
+                }
+                Err(later) => Err(telling(failed, later)),
+            },
         },
         answer = &mut second => match answer {
             Ok(answer) => {
@@ -100,8 +105,22 @@ pub(crate) async fn race(
                 usual.learn(now.elapsed());
                 Ok(answer)
             }
-            Err(_) => first.await.inspect(|_| metrics.hedged("lost")),
+            Err(failed) => match first.await {
+                Ok(answer) => {
+                    metrics.hedged("lost");
+                    Ok(answer)
+                }
+                Err(later) => Err(telling(failed, later)),
+            },
         },
+    }
+}
+
+/// Of two failures the later one, but not where the earlier one alone tells of a lost node.
+fn telling(earlier: Failed, later: Failed) -> Failed {
+    match (&earlier, &later) {
+        (Failed::Class(_, Some(_)), Failed::Class(_, None)) => earlier,
+        _ => later,
     }
 }
 

@@ -23,9 +23,10 @@ pub(crate) const CONVICTIONS_MAX: usize = 1_024;
 const HANGS_MAX: usize = 1_024;
 /// So many suspects of one node are tried one by one, more in halves.
 const ALONE_MAX: usize = 16;
-/// A write waits so many times longer for its node than a GET: what writes are is seldom known, and
-/// the poisonous ones among them would meet a second node.
-const WRITE_PATIENCE: u32 = 3;
+/// A write goes to another node than its own only when so little of its time is left: what writes are is
+/// seldom known, and the poisonous ones among them would meet a second node. By then the first one is
+/// back, or will be before those are out of time that wait for both.
+const WRITE_LEFT: Duration = Duration::from_secs(3);
 /// So long a suspect that another gateway suspects as well waits until no node is missing.
 const MISSING_WAIT: Duration = Duration::from_secs(10);
 /// A suspect for whom nobody has asked for so long has nobody who waits.
@@ -69,8 +70,8 @@ pub(crate) struct Charge {
 /// Times that the configuration says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// So long a suspect waits for its node before it may go to another, if it is GET or HEAD; others
-    /// wait `WRITE_PATIENCE` times as long.
+    /// So long a suspect waits for its node before it may go to another; one that is not GET or HEAD
+    /// waits until `WRITE_LEFT`.
     pub(crate) suspect_wait: Duration,
     /// So long a conviction holds.
     pub(crate) quarantine: Duration,
@@ -238,13 +239,14 @@ impl<N: Copy + PartialEq> Suspects<N> {
         false
     }
 
-    /// Where a request stands. `is_back` says whether a node is in rotation; `missing`, whether any
-    /// node has been lost and is not back.
+    /// Where a request stands that has so much time `left`. `is_back` says whether a node is in rotation;
+    /// `missing`, whether any node has been lost and is not back.
     pub(crate) fn standing(
         &mut self,
         who: Fingerprint,
         terms: Terms,
         now: Instant,
+        left: Duration,
         missing: bool,
         is_back: impl Fn(N) -> bool,
     ) -> Standing<N> {
@@ -266,16 +268,13 @@ impl<N: Copy + PartialEq> Suspects<N> {
             return Standing::Wait;
         }
         let (node, level) = (suspect.node, suspect.level);
-        let patience = match suspect.safe {
-            true => terms.suspect_wait,
-            false => terms.suspect_wait * WRITE_PATIENCE,
-        };
+        let waited_enough = waited >= terms.suspect_wait && (suspect.safe || left <= WRITE_LEFT);
         let standing = if is_back(node) {
             match self.call_up(node, level, now) {
                 true => Standing::Trial(node),
                 false => Standing::Wait,
             }
-        } else if waited >= patience && self.elsewhere.is_none() && self.batches.is_empty() {
+        } else if waited_enough && self.elsewhere.is_none() && self.batches.is_empty() {
             self.elsewhere = Some(who);
             Standing::Elsewhere(node)
         } else {

@@ -98,10 +98,12 @@ impl<'a> Subject<'a> {
     }
 
     /// Waits until the request may go to a node. `None`: to any. `failed_by` is the node that it was on
-    /// last, or that refused it twice. Once is not enough: a poison would part from its copies.
+    /// last, or that refused it twice. Once is not enough: a poison would part from its copies. `reached`: a
+    /// node may have seen it.
     pub(crate) async fn cleared(
         &mut self,
         failed_by: Option<NodeId>,
+        reached: bool,
     ) -> Result<Option<Flight>, Refusal> {
         loop {
             let standing = self.standing();
@@ -120,7 +122,7 @@ impl<'a> Subject<'a> {
                 }
             }
             if self.call.outgoing.remaining().is_zero() {
-                return Err(Refusal::NoNodeInTime { reached: true });
+                return Err(Refusal::NoNodeInTime { reached });
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -197,7 +199,8 @@ impl<'a> Subject<'a> {
             return Standing::Free;
         };
         let (terms, live) = (self.call.live.limits.terms, self.call.worker.shared.live());
-        quarantine.standing(who, terms, Instant::now(), &live.nodes)
+        let left = self.call.outgoing.remaining();
+        quarantine.standing(who, terms, Instant::now(), left, &live.nodes)
     }
 
     /// Begins a trial that was granted; `None` where it cannot be held now.

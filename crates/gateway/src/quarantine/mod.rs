@@ -95,18 +95,19 @@ impl Quarantine {
         self.calm.load(Relaxed)
     }
 
-    /// Where a request stands among these nodes.
+    /// Where a request that has so much time `left` stands among these nodes.
     pub(crate) fn standing(
         &self,
         who: Fingerprint,
         terms: Terms,
         now: Instant,
+        left: Duration,
         nodes: &Nodes,
     ) -> Standing<NodeId> {
         let missing = nodes.iter().any(|node| node.state() == State::Ejected);
         let is_back = |id| nodes.by_id(id).is_some_and(|node| node.state().is_usable());
         let mut suspects = self.lock();
-        suspects.standing(who, terms, now, missing, is_back)
+        suspects.standing(who, terms, now, left, missing, is_back)
     }
 
     pub(crate) fn is_convicted(&self, who: Fingerprint, now: Instant) -> bool {

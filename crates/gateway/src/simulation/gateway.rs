@@ -120,7 +120,8 @@ impl World {
         let is_back = |node: usize| healths[node].state.is_usable();
         let missing = healths.iter().any(|one| one.state == State::Ejected);
         let suspects = &mut own.suspects;
-        let standing = suspects.standing(who, TERMS, instant, missing, is_back);
+        let left = Duration::from_millis((begun + DEADLINE_MS).saturating_sub(self.now));
+        let standing = suspects.standing(who, TERMS, instant, left, missing, is_back);
         if late && matches!(standing, Standing::Trial(_) | Standing::Elsewhere(_)) {
             own.suspects.ended(who, Ended::Withdrawn, TERMS, instant);
         }
