@@ -25,7 +25,8 @@ pub use scenario::Scenario;
 pub use verdict::Finding;
 
 use fault::{Breaker, Inflicted};
-use ledger::Ledger;
+use installation::Convicted;
+use ledger::{Found, Ledger};
 use scenario::{Fault, Role};
 use verdict::Seen;
 
@@ -59,6 +60,8 @@ pub struct Outcome {
     pub left_out: Option<String>,
     /// Why its figures are worth nothing, where they are.
     pub void: Option<String>,
+    /// What kept it from its end, where something did.
+    pub error: Option<String>,
     /// How often the fault was made.
     pub faults: usize,
     pub findings: Vec<Finding>,
@@ -67,7 +70,7 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn is_green(&self) -> bool {
-        self.findings.iter().all(|finding| finding.is_green)
+        self.error.is_none() && self.findings.iter().all(|finding| finding.is_green)
     }
 }
 
@@ -81,25 +84,28 @@ impl Witness for Records {
     }
 }
 
-/// Runs one drill. Dropping the future puts right what was broken.
+/// Runs one drill, until `stop` at most. Dropping the future puts right what was broken, and leaves the
+/// sessions that were stored and what was convicted.
 ///
 /// # Errors
-/// [`Error::Installation`] where it is not there, not ready or cannot be broken; requests that fail are
-/// findings, no errors.
+/// [`Error::Installation`] where it is not there or not ready, before or afterwards; [`Error::Interrupted`]
+/// after `stop`. Requests that fail are findings, and what fails on the way stands in the outcome.
 pub async fn run(
     scenario: &Scenario,
     installation: &Installation,
     effort: &Effort,
+    stop: impl Future<Output = ()>,
     progress: impl FnMut(Progress),
 ) -> Result<Outcome, Error> {
     let _alone = installation.lock()?;
-    undo::put_back(&installation.folder);
+    undo::put_right(installation);
     let status = installation.ready(READY_WITHIN).await?;
     let mut outcome = Outcome {
         name: scenario.name.clone(),
         about: scenario.about.clone(),
         left_out: Breaker::lacking(installation, &scenario.fault, &status).await,
         void: None,
+        error: None,
         faults: 0,
         findings: Vec::new(),
         load: None,
@@ -107,37 +113,71 @@ pub async fn run(
     if outcome.left_out.is_some() {
         return Ok(outcome);
     }
-    let gateways = status.of(Role::Gateway);
-    let convicted = installation.convicted(&gateways).await;
+    let convicted = installation.convicted(&status.of(Role::Gateway)).await;
     let fault = effort.shortened(&scenario.fault);
     let mut breaker = Breaker::prepare(installation, &fault, &status).await?;
     let mark = Mark {
         movie: ledger::first_movie(&breaker.http).await?,
         first_micros: jiff::Timestamp::now().as_microsecond(),
     };
-    outcome
-        .findings
-        .extend(effort.overload(&breaker.http, &fault).await?);
     let records = Arc::new(Records::default());
     let plan = effort.plan(&breaker.http, mark, records.clone())?;
-    let faults = async {
-        let inflicted = inflict_all(&mut breaker, scenario, effort).await;
-        breaker.undo.run();
-        inflicted
+    let broken = async {
+        let overload = effort.overload(&breaker.http, &fault).await?;
+        let faults = async {
+            let inflicted = inflict_all(&mut breaker, scenario, effort).await;
+            breaker.undo.run();
+            inflicted
+        };
+        let (report, inflicted) = tokio::try_join!(load::run(&plan, progress), faults)?;
+        Ok((overload, report, inflicted))
     };
-    let (report, inflicted) = tokio::join!(load::run(&plan, progress), faults);
-    let (report, inflicted) = (report?, inflicted?);
+    let broken = tokio::select! {
+        broken = broken => broken,
+        () = stop => Err(Error::Interrupted),
+    };
     drop(breaker);
-    installation.ready(READY_WITHIN).await?;
-    // The next drill sends much the same requests.
-    installation.lift_new(&gateways, &convicted).await?;
+    let found = tidy(installation, &status, &convicted, mark).await;
+    let (overload, report, inflicted) = match broken {
+        Ok(broken) => broken,
+        Err(Error::Interrupted) => return Err(Error::Interrupted),
+        Err(error) => {
+            outcome.error = Some(crate::error::chain(&error));
+            return found.map(|_| outcome).map_err(|_| error);
+        }
+    };
+    let found = found?;
     let ended = std::mem::take(&mut *records.0.lock().unwrap_or_else(PoisonError::into_inner));
-    let seen = look_up(&status, mark, ended, inflicted).await?;
+    let ledger = Ledger::of(ended.iter().filter_map(|one| one.wrote));
+    let seen = Seen {
+        acknowledged: ledger.acknowledged(),
+        row_faults: ledger.faults(&found),
+        ended,
+        inflicted,
+    };
     outcome.faults = seen.inflicted.len();
+    outcome.findings.extend(overload);
     outcome.findings.extend(seen.judge(&scenario.bounds));
     outcome.void = report.void.clone();
     outcome.load = Some(report);
     Ok(outcome)
+}
+
+/// Leaves the installation as it was found: ready, without what was convicted meanwhile (the next drill
+/// sends much the same requests) and without the sessions that were stored, which it returns.
+async fn tidy(
+    installation: &Installation,
+    status: &installation::Status,
+    convicted: &Convicted,
+    mark: Mark,
+) -> Result<Found, Error> {
+    installation.ready(READY_WITHIN).await?;
+    let gateways = status.of(Role::Gateway);
+    installation.lift_new(&gateways, convicted).await?;
+    let http = status.urls.http.clone().unwrap_or_default();
+    let found = ledger::find(&http, mark).await?;
+    ledger::clean(&http, &found).await;
+    Ok(found)
 }
 
 async fn inflict_all(
@@ -154,24 +194,6 @@ async fn inflict_all(
         next = Instant::now().max(next + scenario.every());
     }
     Ok(all)
-}
-
-async fn look_up(
-    status: &installation::Status,
-    mark: Mark,
-    ended: Vec<Ended>,
-    inflicted: Vec<Inflicted>,
-) -> Result<Seen, Error> {
-    let http = status.urls.http.clone().unwrap_or_default();
-    let ledger = Ledger::of(ended.iter().filter_map(|one| one.wrote));
-    let found = ledger::find(&http, mark).await?;
-    ledger::clean(&http, &found).await;
-    Ok(Seen {
-        acknowledged: ledger.acknowledged(),
-        row_faults: ledger.faults(&found),
-        ended,
-        inflicted,
-    })
 }
 
 impl Effort {

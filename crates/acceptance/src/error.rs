@@ -61,6 +61,8 @@ pub enum Error {
         attempted: String,
         why: String,
     },
+    #[error("interrupted; what was broken is put right again")]
+    Interrupted,
     #[error("set the machine's clock: {0}")]
     Clock(String),
     #[error("wait until {what}: not so within {limit:?}")]

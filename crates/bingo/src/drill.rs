@@ -8,7 +8,7 @@ use std::time::Duration;
 use acceptance::drill::{self, Effort, Installation, Outcome, Scenario};
 use acceptance::load::{Ids, Progress};
 use chassis::failure::chain;
-use chassis::{Exit, Failure};
+use chassis::{Exit, Failure, Shutdown};
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use local::Layout;
@@ -20,6 +20,7 @@ use crate::{load, output, runtime};
 /// A short drill breaks things for at most this long.
 const SHORT_FAULT: Duration = Duration::from_secs(2);
 const SHORT_REQUESTS: u64 = 720;
+const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Open files that are no connections of the load: the fault proxy's, and those of commands.
 const OTHER_FILES: usize = 256;
 
@@ -59,7 +60,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let all = Scenario::all().map_err(|error| failed(arguments, &error))?;
+    let all = Scenario::all().map_err(|error| failed("NAME", &error))?;
     if arguments.list && arguments.json {
         let shown = |one: &Scenario| serde_json::json!({ "name": one.name, "about": one.about });
         return output::json(&all.iter().map(shown).collect::<Vec<_>>());
@@ -79,20 +80,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         folder: layout.root().to_owned(),
     };
     let ids = ids(arguments, &layout);
-    let outcomes = runtime::run(async {
+    let (outcomes, failure) = runtime::run(async {
+        let shutdown = shutdown()?;
         tokio::select! {
-            outcomes = run_all(arguments, &chosen, &installation, ids) => outcomes,
+            ran = run_all(arguments, &chosen, &installation, ids, &shutdown) => Ok(ran),
             // Dropping the drill puts right what it broke.
-            _ = tokio::signal::ctrl_c() => Err(Failure::new(
+            () = shutdown.requested_at_once() => Err(Failure::new(
                 Exit::Interrupted,
                 "run the drills",
-                "interrupted; what was broken is put right again",
+                "interrupted twice; what was broken is put right again, but sessions that were stored \
+                    and what was convicted may stay",
                 "bingo status",
             )),
         }
     })?;
     if arguments.json {
         output::json(&outcomes)?;
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     // Nothing was seen of a drill that was left out: by itself that is no green.
     let is_void = outcomes.iter().all(|outcome| outcome.left_out.is_some())
@@ -109,7 +115,8 @@ async fn run_all(
     chosen: &[Scenario],
     installation: &Installation,
     ids: Ids,
-) -> Result<Vec<Outcome>, Failure> {
+    shutdown: &Shutdown,
+) -> (Vec<Outcome>, Option<Failure>) {
     let effort = effort(arguments, ids);
     let mut outcomes = Vec::new();
     for scenario in chosen {
@@ -122,15 +129,33 @@ async fn run_all(
             bar.set_position(progress.done);
             bar.set_message(format!("{} failed", progress.failed));
         };
-        let outcome = drill::run(scenario, installation, &effort, seen).await;
+        let outcome = drill::run(scenario, installation, &effort, shutdown.requested(), seen).await;
         bar.finish_and_clear();
-        let outcome = outcome.map_err(|error| failed(arguments, &error))?;
-        if !arguments.json {
-            output::text(&text(&outcome))?;
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => return (outcomes, Some(failed(&scenario.name, &error))),
+        };
+        if !arguments.json
+            && let Err(failure) = output::text(&text(&outcome))
+        {
+            return (outcomes, Some(failure));
         }
         outcomes.push(outcome);
     }
-    Ok(outcomes)
+    (outcomes, None)
+}
+
+/// The switch that SIGTERM, Ctrl-C and the end of the terminal turn.
+fn shutdown() -> Result<Shutdown, Failure> {
+    let shutdown = runtime::shutdown_on_signals()?;
+    let mut hangup = runtime::on_hangup()?;
+    let switch = shutdown.clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            switch.request();
+        }
+    });
+    Ok(shutdown)
 }
 
 fn ids(arguments: &Arguments, layout: &Layout) -> Ids {
@@ -180,8 +205,16 @@ fn choose(arguments: &Arguments, all: Vec<Scenario>) -> Result<Vec<Scenario>, Fa
     if let Some(name) = arguments.names.iter().find(|name| !is_known(name)) {
         return Err(wrong(&format!("there is no drill `{name}`")));
     }
-    if !(arguments.rps > 0.0 && arguments.rps <= 1e6) || arguments.requests == 0 {
-        return Err(wrong("the rate and the number of requests must be above 0"));
+    if !(arguments.rps > 0.0 && arguments.rps <= 1e6) {
+        return Err(wrong("the rate must be above 0 and at most 1000000"));
+    }
+    if arguments.requests == 0 {
+        return Err(wrong("the number of requests must be above 0"));
+    }
+    if arguments.requests as f64 / arguments.rps > DURATION_MAX.as_secs_f64() {
+        return Err(wrong(
+            "so many requests at this rate take more than 30 days",
+        ));
     }
     let wanted = |one: &Scenario| match arguments.all {
         true => !one.by_name_only,
@@ -194,13 +227,15 @@ fn choose(arguments: &Arguments, all: Vec<Scenario>) -> Result<Vec<Scenario>, Fa
 fn text(outcome: &Outcome) -> String {
     let mut text = String::new();
     let verdict = match (&outcome.left_out, &outcome.void, outcome.is_green()) {
+        _ if outcome.error.is_some() => "ERROR",
         (Some(_), _, _) => "LEFT OUT",
         (_, _, false) => "RED",
         (_, Some(_), true) => "VOID",
         (_, None, true) => "green",
     };
     let _ = writeln!(text, "{verdict:<9}{}: {}", outcome.name, outcome.about);
-    for why in outcome.left_out.iter().chain(&outcome.void) {
+    let why = outcome.left_out.iter().chain(&outcome.void);
+    for why in why.chain(&outcome.error) {
         let _ = writeln!(text, "         {why}");
     }
     for finding in &outcome.findings {
@@ -235,15 +270,14 @@ fn program() -> Result<PathBuf, Failure> {
     })
 }
 
-fn failed(arguments: &Arguments, error: &acceptance::error::Error) -> Failure {
-    let attempted = if arguments.names.is_empty() {
-        "run the drills".to_owned()
-    } else {
-        format!("drill {}", arguments.names.join(", "))
+fn failed(name: &str, error: &acceptance::error::Error) -> Failure {
+    let exit = match error {
+        acceptance::error::Error::Interrupted => Exit::Interrupted,
+        _ => Exit::Failed,
     };
     Failure::new(
-        Exit::Failed,
-        attempted,
+        exit,
+        format!("drill {name}"),
         chain(error),
         "bingo status says how the installation is; bingo up starts it",
     )

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use chassis::logs::{Format, Settings};
 use chassis::traces::Traces;
 use chassis::{Failure, Shutdown};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Flags about logs, shared by the long-running subcommands.
 #[derive(clap::Args)]
@@ -77,8 +78,7 @@ impl Logs {
     /// Opens the log file anew on every SIGHUP, for rotation by rename. Without a file the signal
     /// does nothing. Must be called inside a tokio runtime.
     pub(crate) fn reopen_on_hangup(self) -> Result<(), Failure> {
-        let kind = tokio::signal::unix::SignalKind::hangup();
-        let mut hangup = tokio::signal::unix::signal(kind).map_err(no_runtime)?;
+        let mut hangup = on_hangup()?;
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 match self.reopen.as_ref().map(chassis::logs::Reopen::reopen) {
@@ -102,6 +102,11 @@ pub(crate) fn run<T>(future: impl Future<Output = Result<T, Failure>>) -> Result
     let result = runtime.block_on(future);
     runtime.shutdown_background();
     result
+}
+
+/// Each SIGHUP; inside a runtime.
+pub(crate) fn on_hangup() -> Result<Signal, Failure> {
+    signal(SignalKind::hangup()).map_err(no_runtime)
 }
 
 /// The switch that SIGTERM and Ctrl-C turn; inside a runtime.

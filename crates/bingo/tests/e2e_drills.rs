@@ -7,10 +7,11 @@ mod e2e {
     pub(crate) mod installation;
 }
 
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use acceptance::signals::wait_until;
+use acceptance::signals::{Signal, wait_until};
 use e2e::installation::{Installation, ROWS};
 use serde_json::Value;
 
@@ -90,20 +91,45 @@ async fn a_drill_that_is_interrupted_puts_right_what_it_broke() {
     installation.up(&["--detach"]).await;
     let file = installation.folder().join("config/gateway.yaml");
     let before = std::fs::read_to_string(&file).unwrap();
-    let mut command = installation.command_as_given(&["drill", "node-stall"]);
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let patience = Duration::from_secs(30);
-    let changed = async || std::fs::read_to_string(&file).unwrap() != before;
-    wait_until("the drill changed the file", patience, changed)
-        .await
-        .unwrap();
-    let process = acceptance::signals::process(child.id()).unwrap();
-    acceptance::signals::kill(&process, acceptance::signals::Signal::Interrupt).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    for signal in [Signal::Interrupt, Signal::Terminate, Signal::HangUp] {
+        let mut child = spawn(&installation, &["drill", "node-stall"]);
+        changes(&file, &before).await;
+        send(&child, signal);
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{signal:?}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    }
+    // Killed, it leaves the file as it is; the next drill mends it, and keeps what was changed since.
+    let mut child = spawn(&installation, &["drill", "node-stall"]);
+    changes(&file, &before).await;
+    send(&child, Signal::Kill);
+    child.wait().unwrap();
+    let changed = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{changed}# by hand\n")).unwrap();
+    let mut child = spawn(&installation, &["drill", "--short", "reload"]);
+    child.wait().unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text, format!("{before}# by hand\n"));
     installation.down();
+}
+
+fn spawn(installation: &Installation, arguments: &[&str]) -> Child {
+    let mut command = installation.command_as_given(arguments);
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.spawn().unwrap()
+}
+
+fn send(child: &Child, signal: Signal) {
+    let process = acceptance::signals::process(child.id()).unwrap();
+    acceptance::signals::kill(&process, signal).unwrap();
+}
+
+async fn changes(file: &Path, before: &str) {
+    let changed = async || std::fs::read_to_string(file).unwrap() != before;
+    wait_until(
+        "the drill changes the file",
+        Duration::from_secs(30),
+        changed,
+    )
+    .await
+    .unwrap();
 }

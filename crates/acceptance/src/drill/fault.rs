@@ -1,13 +1,14 @@
 //! Makes one fault happen, tells when it was over, and leaves how to take it back.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::installation::{Installation, Member, Status, answers};
 use super::proxy::Proxy;
 use super::scenario::{Fault, Mode, Role, SignalName};
-use super::undo::{Undo, change_gateway_file};
+use super::undo::{Left, Undo, replace_in_gateway_file};
 use crate::error::Error;
 use crate::http::{Method, Request};
 use crate::signals::{self, Process, Signal, kill, wait_until};
@@ -83,6 +84,9 @@ impl<'a> Breaker<'a> {
             Fault::Poison { .. } | Fault::Poisons { .. } => "operation",
             Fault::Overload { .. } => "rps_limit",
             Fault::FullLogs { .. } => return log_volume_is_small(&installation.folder).err(),
+            Fault::Signal { role, .. } if status.of(*role).is_empty() => {
+                return Some("no process of that role is its own".to_owned());
+            }
             _ => return None,
         };
         let node = nodes.first()?;
@@ -269,53 +273,54 @@ impl<'a> Breaker<'a> {
         }
     }
 
-    /// The same contents under another name, one byte longer.
+    /// Each runs its own program under another name, one byte longer, and then the program again.
     async fn upgrade(&self, status: &Status) -> Result<(), Error> {
         let failed = |error: std::io::Error| {
             self.installation
                 .fault("copy the program", error.to_string())
         };
-        let program = &self.installation.program;
-        let name = format!("bingo-drill-{}-{}", std::process::id(), self.turn);
-        let copy = program.with_file_name(name);
-        let members: Vec<Member> = [Role::Node, Role::Gateway]
+        let members: Vec<(Member, PathBuf)> = [Role::Node, Role::Gateway]
             .into_iter()
             .flat_map(|role| status.of(role))
+            .map(|member| {
+                let own = member.program();
+                (
+                    member,
+                    own.unwrap_or_else(|| self.installation.program.clone()),
+                )
+            })
             .collect();
-        self.leave_the_copy(&members, &copy);
-        let mut bytes = std::fs::read(program).map_err(failed)?;
-        bytes.push(0);
-        std::fs::write(&copy, bytes).map_err(failed)?;
-        let permissions = std::fs::metadata(program).map_err(failed)?.permissions();
-        std::fs::set_permissions(&copy, permissions).map_err(failed)?;
-        let (old, new) = (program.clone(), copy.clone());
-        for file in [&new, &old] {
-            for member in &members {
-                self.replace(member, file).await?;
-            }
+        let mut copies: BTreeMap<&Path, PathBuf> = BTreeMap::new();
+        for (_, program) in &members {
+            let number = copies.len();
+            copies.entry(program).or_insert_with(|| {
+                let own = std::process::id();
+                program.with_file_name(format!("bingo-drill-{own}-{}-{number}", self.turn))
+            });
         }
-        std::fs::remove_file(copy).map_err(failed)
-    }
-
-    /// Where an upgrade ends half-way: who runs the copy by then goes back to the program, and the copy
-    /// is removed.
-    fn leave_the_copy(&self, members: &[Member], copy: &Path) {
-        let (program, folder) = (&self.installation.program, &self.installation.folder);
-        let names: Vec<String> = members.iter().map(|member| member.name.clone()).collect();
-        let (program, folder, copy) = (program.clone(), folder.clone(), copy.to_owned());
-        self.undo.push(move || {
-            if !copy.exists() {
-                return;
-            }
-            for name in names {
-                let mut command = std::process::Command::new(&program);
-                command.arg("restart").arg(name).arg("--binary");
-                command.arg(&program).arg("--dir").arg(&folder);
-                // What cannot go back is shown by the status.
-                let _ = command.output();
-            }
-            let _ = std::fs::remove_file(copy);
-        });
+        let usual = members.iter();
+        let left = Left::Programs {
+            copies: copies.values().cloned().collect(),
+            usual: usual
+                .map(|(member, program)| (member.name.clone(), program.clone()))
+                .collect(),
+        };
+        self.undo.leave(self.installation, &left)?;
+        for (program, copy) in &copies {
+            copy_longer(program, copy).map_err(failed)?;
+        }
+        for (member, program) in &members {
+            let copy = copies.get(program.as_path()).unwrap_or(program);
+            self.replace(member, copy).await?;
+        }
+        for (member, program) in &members {
+            self.replace(member, program).await?;
+        }
+        for copy in copies.values() {
+            std::fs::remove_file(copy).map_err(failed)?;
+        }
+        self.undo.run();
+        Ok(())
     }
 
     async fn replace(&self, member: &Member, program: &Path) -> Result<(), Error> {
@@ -331,10 +336,8 @@ impl<'a> Breaker<'a> {
         // Looked at again: it may have been unmounted meanwhile, and this would fill the machine's disk.
         log_volume_is_small(&self.installation.folder).map_err(fault)?;
         let path = logs.join(".drill-fills-this-volume");
-        let written = path.clone();
-        self.undo.push(move || {
-            let _ = std::fs::remove_file(written);
-        });
+        self.undo
+            .leave(self.installation, &Left::File(path.clone()))?;
         let mut file = std::fs::File::create(&path).map_err(|error| fault(error.to_string()))?;
         let mut piece = vec![0; FILL_BYTES];
         // Smaller and smaller pieces, until not even a byte has room.
@@ -345,6 +348,13 @@ impl<'a> Breaker<'a> {
         }
         Ok(())
     }
+}
+
+fn copy_longer(program: &Path, copy: &Path) -> std::io::Result<()> {
+    let mut bytes = std::fs::read(program)?;
+    bytes.push(0);
+    std::fs::write(copy, bytes)?;
+    std::fs::set_permissions(copy, std::fs::metadata(program)?.permissions())
 }
 
 /// Puts a proxy before the first node and waits until it was taken up.
@@ -364,10 +374,16 @@ async fn put_between(
         .await
         .map_err(|error| fault(error.to_string()))?;
     let through = proxy.address().to_string();
-    let (from, to) = (format!("address: {listen}"), format!("address: {through}"));
-    change_gateway_file(&installation.folder, undo, |text| {
-        text.contains(&from).then(|| text.replacen(&from, &to, 1))
-    })?;
+    let left = Left::Address {
+        usual: listen.clone(),
+        now: through.clone(),
+    };
+    undo.leave(installation, &left)?;
+    match replace_in_gateway_file(&installation.folder, &listen, &through) {
+        Ok(true) => {}
+        Ok(false) => return Err(fault(format!("no node is at {listen} in its gateway.yaml"))),
+        Err(error) => return Err(fault(error.to_string())),
+    }
     installation.reload(&status.of(Role::Gateway)).await?;
     Ok(proxy)
 }

@@ -3,6 +3,7 @@
 //! built, so a drill judges any version of it.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,6 +88,12 @@ impl Member {
     pub fn process(&self) -> Option<Process> {
         self.pid.and_then(signals::process)
     }
+
+    /// The file that it runs, where that is still there and may be seen.
+    pub(super) fn program(&self) -> Option<PathBuf> {
+        let link = format!("/proc/{}/exe", self.pid?);
+        std::fs::read_link(link).ok().filter(|path| path.exists())
+    }
 }
 
 impl Installation {
@@ -105,8 +112,11 @@ impl Installation {
         let path = self.folder.join("run/drill.lock");
         let fault = |why: String| self.fault("lock it for this drill", why);
         let file = std::fs::File::create(&path).map_err(|error| {
-            let shown = path.display();
-            fault(format!("{shown}: {error}; is an installation there?"))
+            let help = match error.kind() {
+                ErrorKind::PermissionDenied => "run this as the user who started the installation",
+                _ => "is an installation there?",
+            };
+            fault(format!("{}: {error}; {help}", path.display()))
         })?;
         match file.try_lock() {
             Ok(()) => Ok(file),

@@ -1,18 +1,38 @@
 //! What puts things right again. Each fault leaves here how it is taken back *before* it is made, and
 //! dropping this takes all of it back, last first: at the end, after an error, and when the drill is
-//! interrupted. What a SIGKILL of the drill itself leaves is mended by the next drill (the gateway's
-//! file) or by the supervisor (frozen processes).
+//! interrupted. What would outlive a SIGKILL of the drill itself is noted in the folder too, and put right
+//! by the next drill; a frozen process is the supervisor's to find. A clock that was set stays so then.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::installation::gateway_file;
+use serde::{Deserialize, Serialize};
+
+use super::installation::{Installation, gateway_file};
 use crate::error::Error;
 
 type Step = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 pub(super) struct Undo(Mutex<Vec<Step>>);
+
+/// What a drill leaves in the installation's folder until it is put right.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Left {
+    /// In the gateway's file a node is at another address.
+    Address {
+        usual: String,
+        now: String,
+    },
+    /// These processes may run copies of their programs.
+    Programs {
+        copies: Vec<PathBuf>,
+        /// By name.
+        usual: Vec<(String, PathBuf)>,
+    },
+    File(PathBuf),
+}
 
 impl Undo {
     pub(super) fn push(&self, step: impl FnOnce() + Send + 'static) {
@@ -31,6 +51,23 @@ impl Undo {
             step();
         }
     }
+
+    /// Notes what is about to be left, to be put right when undone, and by the next drill where this one
+    /// is killed.
+    ///
+    /// # Errors
+    /// [`Error::Installation`] where the folder cannot be written.
+    pub(super) fn leave(&self, installation: &Installation, left: &Left) -> Result<(), Error> {
+        let noted = serde_json::to_vec(left).map_err(std::io::Error::other);
+        noted
+            .and_then(|text| std::fs::write(note(&installation.folder), text))
+            .map_err(|error| {
+                installation.fault("note what this drill changes", error.to_string())
+            })?;
+        let installation = installation.clone();
+        self.push(move || put_right(&installation));
+        Ok(())
+    }
 }
 
 impl Drop for Undo {
@@ -39,40 +76,63 @@ impl Drop for Undo {
     }
 }
 
-/// The gateway's file with one text replaced; put back when undone, and by the next drill where this
-/// one was killed.
-pub(super) fn change_gateway_file(
-    folder: &Path,
-    undo: &Undo,
-    change: impl FnOnce(&str) -> Option<String>,
-) -> Result<(), Error> {
-    let path = gateway_file(folder);
-    let failed = |why: String| Error::Installation {
-        folder: folder.to_owned(),
-        attempted: "change config/gateway.yaml".to_owned(),
-        why,
+/// Puts right what a drill has left, and nothing else: others may have changed much since then.
+pub(super) fn put_right(installation: &Installation) {
+    let note = note(&installation.folder);
+    let Ok(text) = std::fs::read(&note) else {
+        return;
     };
-    let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
-    let changed = change(&text).ok_or_else(|| failed("the node is not in it".to_owned()))?;
-    let kept = kept_file(folder);
-    std::fs::write(&kept, &text).map_err(|error| failed(error.to_string()))?;
-    let folder = folder.to_owned();
-    undo.push(move || put_back(&folder));
-    std::fs::write(&path, changed).map_err(|error| failed(error.to_string()))
+    match serde_json::from_slice(&text) {
+        Ok(Left::Address { usual, now }) => {
+            // What cannot be read or written shows in the status, as a node that is out.
+            let _ = replace_in_gateway_file(&installation.folder, &now, &usual);
+        }
+        Ok(Left::Programs { copies, usual }) => put_programs_right(installation, copies, usual),
+        Ok(Left::File(path)) => drop(std::fs::remove_file(path)),
+        Err(_) => {}
+    }
+    let _ = std::fs::remove_file(note);
 }
 
-/// Puts the gateway's file back where a drill left it changed.
-pub(super) fn put_back(folder: &Path) {
-    let kept = kept_file(folder);
-    if let Ok(text) = std::fs::read_to_string(&kept)
-        && std::fs::write(gateway_file(folder), text).is_ok()
-    {
-        let _ = std::fs::remove_file(kept);
+/// Whoever runs a copy by then goes back to its program, and the copies are removed.
+fn put_programs_right(
+    installation: &Installation,
+    copies: Vec<PathBuf>,
+    usual: Vec<(String, PathBuf)>,
+) {
+    if !copies.iter().any(|copy| copy.exists()) {
+        return;
+    }
+    for (name, program) in usual {
+        let mut command = std::process::Command::new(&installation.program);
+        command.arg("restart").arg(name).arg("--binary");
+        command.arg(program).arg("--dir").arg(&installation.folder);
+        // What cannot go back is shown by the status.
+        let _ = command.output();
+    }
+    for copy in copies {
+        let _ = std::fs::remove_file(copy);
     }
 }
 
-fn kept_file(folder: &Path) -> PathBuf {
-    folder.join("config/gateway.yaml.before-drill")
+/// Puts a node at another address in the gateway's file; false where none is at `from`.
+pub(super) fn replace_in_gateway_file(
+    folder: &Path,
+    from: &str,
+    to: &str,
+) -> std::io::Result<bool> {
+    let path = gateway_file(folder);
+    let text = std::fs::read_to_string(&path)?;
+    let (from, to) = (format!("address: {from}"), format!("address: {to}"));
+    let is_there = text.contains(&from);
+    if is_there {
+        std::fs::write(&path, text.replacen(&from, &to, 1))?;
+    }
+    Ok(is_there)
+}
+
+fn note(folder: &Path) -> PathBuf {
+    folder.join("run/drill.left")
 }
 
 #[cfg(test)]
@@ -80,6 +140,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    fn installation(folder: &Path) -> Installation {
+        for name in ["config", "run"] {
+            std::fs::create_dir(folder.join(name)).expect("folder");
+        }
+        Installation {
+            program: "/nowhere/bingo".into(),
+            folder: folder.to_owned(),
+        }
+    }
 
     #[test]
     fn all_is_taken_back_last_first_also_when_it_is_dropped() {
@@ -94,17 +164,45 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_a_killed_drill_left_is_put_back() {
+    fn what_a_killed_drill_left_is_put_right_and_what_others_changed_since_stays() {
         let folder = tempfile::tempdir().expect("folder");
-        std::fs::create_dir(folder.path().join("config")).expect("folder");
-        std::fs::write(gateway_file(folder.path()), "address: a").expect("write");
+        let installation = installation(folder.path());
+        let file = gateway_file(folder.path());
+        let nodes = "nodes:\n- address: 127.0.0.1:1\n- address: 127.0.0.1:2\n";
+        std::fs::write(&file, nodes).expect("write");
+        let left = Left::Address {
+            usual: "127.0.0.1:1".to_owned(),
+            now: "127.0.0.1:9".to_owned(),
+        };
         let undo = Undo::default();
-        change_gateway_file(folder.path(), &undo, |text| Some(text.replace('a', "b")))
-            .expect("change");
+        undo.leave(&installation, &left).expect("note");
         std::mem::forget(undo);
-        put_back(folder.path());
-        let text = std::fs::read_to_string(gateway_file(folder.path())).expect("read");
-        assert_eq!(text, "address: a");
-        assert!(!kept_file(folder.path()).exists());
+        let replaced = replace_in_gateway_file(folder.path(), "127.0.0.1:1", "127.0.0.1:9");
+        assert!(replaced.expect("replace"));
+        let mut scaled = std::fs::read_to_string(&file).expect("read");
+        scaled.push_str("- address: 127.0.0.1:3\n");
+        std::fs::write(&file, scaled).expect("write");
+        put_right(&installation);
+        let text = std::fs::read_to_string(&file).expect("read");
+        assert_eq!(text, format!("{nodes}- address: 127.0.0.1:3\n"));
+        // Nothing is left that the next drill could put "right".
+        std::fs::write(&file, "- address: 127.0.0.1:9\n").expect("write");
+        put_right(&installation);
+        let text = std::fs::read_to_string(&file).expect("read");
+        assert_eq!(text, "- address: 127.0.0.1:9\n");
+    }
+
+    #[test]
+    fn a_file_that_a_killed_drill_left_is_removed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let installation = installation(folder.path());
+        let filler = folder.path().join("filler");
+        let undo = Undo::default();
+        undo.leave(&installation, &Left::File(filler.clone()))
+            .expect("note");
+        std::fs::write(&filler, "x").expect("write");
+        std::mem::forget(undo);
+        put_right(&installation);
+        assert!(!filler.exists());
     }
 }
