@@ -124,11 +124,18 @@ pub(super) fn replace_in_gateway_file(
     let path = gateway_file(folder);
     let text = std::fs::read_to_string(&path)?;
     let (from, to) = (format!("address: {from}"), format!("address: {to}"));
-    let is_there = text.contains(&from);
-    if is_there {
-        std::fs::write(&path, text.replacen(&from, &to, 1))?;
-    }
-    Ok(is_there)
+    // The whole port, and not the beginning of a longer one.
+    let is_whole = |end: &str| !end.starts_with(|next: char| next.is_ascii_digit());
+    let whole = text.match_indices(&from).find_map(|(at, _)| {
+        let (before, rest) = text.split_at(at);
+        let after = rest.strip_prefix(&from)?;
+        is_whole(after).then_some((before, after))
+    });
+    let Some((before, after)) = whole else {
+        return Ok(false);
+    };
+    std::fs::write(&path, format!("{before}{to}{after}"))?;
+    Ok(true)
 }
 
 fn note(folder: &Path) -> PathBuf {
@@ -168,7 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let installation = installation(folder.path());
         let file = gateway_file(folder.path());
-        let nodes = "nodes:\n- address: 127.0.0.1:1\n- address: 127.0.0.1:2\n";
+        let nodes = "nodes:\n- address: 127.0.0.1:12\n- address: 127.0.0.1:1\n";
         std::fs::write(&file, nodes).expect("write");
         let left = Left::Address {
             usual: "127.0.0.1:1".to_owned(),
@@ -180,6 +187,7 @@ mod tests {
         let replaced = replace_in_gateway_file(folder.path(), "127.0.0.1:1", "127.0.0.1:9");
         assert!(replaced.expect("replace"));
         let mut scaled = std::fs::read_to_string(&file).expect("read");
+        assert!(scaled.ends_with("12\n- address: 127.0.0.1:9\n"), "{scaled}");
         scaled.push_str("- address: 127.0.0.1:3\n");
         std::fs::write(&file, scaled).expect("write");
         put_right(&installation);
