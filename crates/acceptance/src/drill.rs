@@ -136,7 +136,13 @@ pub async fn run(
         broken = broken => broken,
         () = stop => Err(Error::Interrupted),
     };
+    let proxy = breaker.proxy.take();
     drop(breaker);
+    if proxy.is_some() {
+        // Until the gateways have read their file again, what they send to the node goes through it.
+        let _ = installation.reload(&status.of(Role::Gateway)).await;
+    }
+    drop(proxy);
     let found = tidy(installation, &status, &convicted, mark).await;
     let (overload, report, inflicted) = match broken {
         Ok(broken) => broken,

@@ -145,14 +145,20 @@ async fn run_all(
     (outcomes, None)
 }
 
-/// The switch that SIGTERM, Ctrl-C and the end of the terminal turn.
+/// The switch that SIGTERM, Ctrl-C and, but under nohup, the end of the terminal turn.
 fn shutdown() -> Result<Shutdown, Failure> {
     let shutdown = runtime::shutdown_on_signals()?;
+    if runtime::ignores_hangup() {
+        return Ok(shutdown);
+    }
     let mut hangup = runtime::on_hangup()?;
     let switch = shutdown.clone();
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            switch.request();
+            // A shell passes it on and the kernel sends it too: that is once.
+            if !switch.is_requested() {
+                switch.request();
+            }
         }
     });
     Ok(shutdown)

@@ -109,6 +109,16 @@ pub(crate) fn on_hangup() -> Result<Signal, Failure> {
     signal(SignalKind::hangup()).map_err(no_runtime)
 }
 
+/// Whether whoever started this wants it to outlive its terminal, as nohup(1) does (proc(5): `SigIgn`).
+pub(crate) fn ignores_hangup() -> bool {
+    const HANGUP: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let ignored = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & HANGUP != 0)
+}
+
 /// The switch that SIGTERM and Ctrl-C turn; inside a runtime.
 pub(crate) fn shutdown_on_signals() -> Result<Shutdown, Failure> {
     Shutdown::on_signals().map_err(no_runtime)

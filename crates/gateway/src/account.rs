@@ -12,7 +12,7 @@ use http::HeaderValue;
 
 use crate::access_log::{Ended, Journal, Terms, Written};
 use crate::config::Class;
-use crate::ejection::{Event, Reason, State};
+use crate::ejection::{Event, Reason};
 use crate::metrics::Outcome;
 use crate::nodes::Node;
 use crate::pool::Link;
@@ -186,7 +186,7 @@ impl Flight {
 
     /// What the request may be to blame for if the node is lost.
     pub(crate) fn blame(&self) -> Blame {
-        if self.node.state() == State::Draining {
+        if self.node.ends_by_choice() {
             Blame::Nothing
         } else if self.trusted {
             Blame::All

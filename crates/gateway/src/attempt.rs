@@ -75,6 +75,9 @@ pub(crate) async fn attempt(
                     Err(error) => {
                         let address = &flight.node().address;
                         tracing::debug!(address, %error, "could not connect to the node");
+                        if error.kind() == ErrorKind::ConnectionRefused {
+                            flight.node().refuses();
+                        }
                         // Where the time that was left was too short, that says nothing about the node.
                         let had_its_time = error.kind() != ErrorKind::TimedOut
                             || timeout == limits.connect_timeout;
@@ -140,7 +143,7 @@ pub(crate) async fn look_after(call: Call<'_>, flight: &Flight, blame: Blame) ->
         Probed::Good | Probed::Draining => return None,
         Probed::BadStatus => Loss::Unhealthy,
         Probed::Unreachable => {
-            flight.node().died();
+            flight.node().refuses();
             Loss::Crash
         }
         Probed::TimedOut => Loss::Hang,

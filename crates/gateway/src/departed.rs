@@ -52,8 +52,10 @@ impl AllDeparted {
         }
     }
 
-    /// Accuses those whose nodes have died since, and forgets those whose time is over.
-    pub(crate) fn settle(&self, shared: &Shared, now: Instant) {
+    /// Accuses those whose nodes have died since, and forgets those whose time is over. Returns trials
+    /// that have ended with a verdict, to be held until other gateways can know of it: they may wait for
+    /// this very turn.
+    pub(crate) fn settle(&self, shared: &Shared, now: Instant) -> Vec<Trial> {
         let (mut died, mut over) = (Vec::new(), Vec::new());
         let mut all = self.lock();
         for _ in 0..all.len() {
@@ -67,9 +69,10 @@ impl AllDeparted {
             }
         }
         drop(all);
-        died.into_iter().for_each(|one| accuse(shared, one, now));
         over.into_iter()
             .for_each(|one| nothing_came_of(shared, one));
+        let accused = died.into_iter().map(|one| accuse(shared, one, now));
+        accused.flatten().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Departed>> {
@@ -77,18 +80,18 @@ impl AllDeparted {
     }
 }
 
-fn accuse(shared: &Shared, one: Departed, now: Instant) {
+fn accuse(shared: &Shared, one: Departed, now: Instant) -> Option<Trial> {
     let quarantine = &shared.quarantine;
-    if let Some(trial) = one.trial {
+    if one.trial.is_some() {
         quarantine.ended(shared, one.who, Ended::Lost(one.charge.loss));
-        drop(trial);
-        return;
+        return one.trial;
     }
     let clock = shared.clock(now);
     let knows = |sketch| quarantine.innocents.knows(sketch, clock);
     if !one.sketch.is_some_and(knows) {
         quarantine.accuse(shared, one.who, one.node.id, one.safe, one.charge, now);
     }
+    None
 }
 
 fn nothing_came_of(shared: &Shared, one: Departed) {

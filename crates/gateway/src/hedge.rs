@@ -91,13 +91,10 @@ pub(crate) async fn race(
                 usual.learn(now.elapsed());
                 Ok(answer)
             }
-            Err(failed) => match second.await {
-                Ok(answer) => {
-                    metrics.hedged("won");
-                    Ok(answer)
-                }
-                Err(later) => Err(telling(failed, later)),
-            },
+            Err(failed) => {
+                let answer = second.await.inspect(|_| metrics.hedged("won"));
+                answer.map_err(|later| telling(failed, later))
+            }
         },
         answer = &mut second => match answer {
             Ok(answer) => {
@@ -105,13 +102,10 @@ pub(crate) async fn race(
                 usual.learn(now.elapsed());
                 Ok(answer)
             }
-            Err(failed) => match first.await {
-                Ok(answer) => {
-                    metrics.hedged("lost");
-                    Ok(answer)
-                }
-                Err(later) => Err(telling(failed, later)),
-            },
+            Err(failed) => {
+                let answer = first.await.inspect(|_| metrics.hedged("lost"));
+                answer.map_err(|later| telling(failed, later))
+            }
         },
     }
 }

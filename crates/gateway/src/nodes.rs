@@ -57,7 +57,9 @@ pub(crate) struct Node {
     lost_ms: AtomicU32,
     /// When it came back last; 0: never.
     back_ms: AtomicU32,
-    /// A probe says so too, and not only a request whose connection broke.
+    /// It said that it is ending, and no probe has been good since.
+    is_ending: AtomicBool,
+    /// A probe found it out of order, and not only a request whose connection broke.
     is_lost: AtomicBool,
     /// How often probes found it gone.
     life: AtomicU32,
@@ -172,6 +174,7 @@ impl Node {
             trials: AtomicU32::new(0),
             lost_ms: AtomicU32::new(0),
             back_ms: AtomicU32::new(0),
+            is_ending: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
             life: AtomicU32::new(0),
             deaths: AtomicU32::new(0),
@@ -287,9 +290,8 @@ impl Node {
         if self.is_retired() || self.wanted() == Wanted::Maintenance {
             return;
         }
-        let before = health.state;
         let change = health.apply(event, thresholds);
-        self.judge_loss(event, before, health.state);
+        self.judge_loss(event, health.state);
         let Some(change) = change else {
             return;
         };
@@ -319,28 +321,28 @@ impl Node {
 
     /// One broken connection takes a node out until probes are good again; only a probe says that what
     /// it has is lost.
-    fn judge_loss(&self, event: Event, before: State, state: State) {
-        let nobody_listens = matches!(
-            event,
-            Event::ProbeBad {
-                reason: Reason::Unreachable
-            } | Event::Broken {
-                reason: Reason::Connect
-            }
-        );
-        if nobody_listens && before != State::Draining {
-            self.died();
-        }
+    fn judge_loss(&self, event: Event, state: State) {
         match event {
-            Event::ProbeBad { reason } if state == State::Ejected => {
-                let before = self.is_lost.swap(true, Relaxed);
-                if !before && reason != Reason::Status {
+            Event::ProbeBad { reason } => {
+                if reason == Reason::Unreachable {
+                    self.refuses();
+                }
+                let is_new = state == State::Ejected && !self.is_lost.swap(true, Relaxed);
+                if is_new && reason != Reason::Status {
                     self.life.fetch_add(1, Relaxed);
                 }
             }
-            Event::ProbeGood | Event::Draining => self.is_lost.store(false, Relaxed),
-            Event::ProbeBad { .. } | Event::Broken { .. } => {}
+            Event::ProbeGood | Event::Draining => {
+                self.is_ending.store(event == Event::Draining, Relaxed);
+                self.is_lost.store(false, Relaxed);
+            }
+            Event::Broken { .. } => {}
         }
+    }
+
+    /// It has said that it is ending, or an operator wants it to.
+    pub(crate) fn ends_by_choice(&self) -> bool {
+        self.is_ending.load(Relaxed) || self.wanted() != Wanted::Active
     }
 
     /// It is out of rotation, and a probe found it so: what is in flight there goes elsewhere.
@@ -348,9 +350,11 @@ impl Node {
         self.state() == State::Ejected && self.is_lost.load(Relaxed)
     }
 
-    /// Nobody listens there any more.
-    pub(crate) fn died(&self) {
-        self.deaths.fetch_add(1, Relaxed);
+    /// Nobody listens there any more: it has died, but where it ends by choice.
+    pub(crate) fn refuses(&self) {
+        if !self.ends_by_choice() {
+            self.deaths.fetch_add(1, Relaxed);
+        }
     }
 
     /// Another number whenever it was found dead.

@@ -56,9 +56,10 @@ impl Pool {
         let mut pool = self.idle.borrow_mut();
         let idle = pool.get_mut(&node.id)?;
         let life = node.life();
-        let fresh = |idle: &Idle| {
-            idle.link.life == life && now.saturating_duration_since(idle.since) < idle_timeout
-        };
+        if idle.last().is_some_and(|idle| idle.link.life != life) {
+            idle.retain(|idle| idle.link.life == life);
+        }
+        let fresh = |idle: &Idle| now.saturating_duration_since(idle.since) < idle_timeout;
         let index = idle
             .iter()
             .rposition(|idle| idle.link.sender.is_ready() && fresh(idle))?;
@@ -67,10 +68,10 @@ impl Pool {
     }
 
     /// Gives a connection back whose answer was read to its end.
-    /// A node that was removed gets none back.
+    /// A node that was removed gets none back, nor one that was lost meanwhile.
     pub(crate) fn put(&self, node: &Node, mut link: Link, now: Instant) {
         link.reused = true;
-        if link.sender.is_closed() || node.is_retired() {
+        if link.sender.is_closed() || node.is_retired() || link.life != node.life() {
             return;
         }
         let mut pool = self.idle.borrow_mut();

@@ -122,7 +122,7 @@ impl Hosts {
             let may_repeat = match &broken {
                 Broken::Driver(error) => {
                     had_no_effect(error)
-                        || is_cancelled(error)
+                        || is_cancelled(error) && took < SLOW
                         || (question.is_repeatable && loses_host(error))
                 }
                 Broken::Replaced => true,
@@ -283,8 +283,8 @@ fn is_lost_statement(error: &DriverError) -> bool {
     })
 }
 
-/// The server ended the statement, and rolled it back whole, before our own limit, which is the shorter
-/// one: it counts `statement_timeout` by the wall clock, which may jump, or somebody cancelled it.
+/// The server ended the statement, and rolled it back whole. One that had hardly begun was not too slow: a
+/// server counts `statement_timeout` by the wall clock, which may jump.
 fn is_cancelled(error: &DriverError) -> bool {
     error.code() == Some(&SqlState::QUERY_CANCELED)
 }

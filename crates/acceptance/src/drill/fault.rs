@@ -44,7 +44,7 @@ pub(super) struct Breaker<'a> {
     pub(super) fault: &'a Fault,
     pub(super) undo: Arc<Undo>,
     pub(super) http: String,
-    proxy: Option<Proxy>,
+    pub(super) proxy: Option<Proxy>,
     turn: usize,
 }
 

@@ -251,7 +251,8 @@ impl Installation {
         let (first, rest) = arguments.split_first().unwrap_or((&"status", &[]));
         let mut command = Command::new(&self.program);
         command.arg(first).args(rest).arg("--dir").arg(&self.folder);
-        command.kill_on_drop(true);
+        // Ctrl-C is for the drill, which ends it where it has to.
+        command.kill_on_drop(true).process_group(0);
         let output = command.output().await;
         output.map_err(|error| {
             self.fault(

@@ -3,6 +3,7 @@
 //! interrupted. What would outlive a SIGKILL of the drill itself is noted in the folder too, and put right
 //! by the next drill; a frozen process is the supervisor's to find. A clock that was set stays so then.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -82,37 +83,45 @@ pub(super) fn put_right(installation: &Installation) {
     let Ok(text) = std::fs::read(&note) else {
         return;
     };
-    match serde_json::from_slice(&text) {
+    let is_right = match serde_json::from_slice(&text) {
         Ok(Left::Address { usual, now }) => {
             // What cannot be read or written shows in the status, as a node that is out.
-            let _ = replace_in_gateway_file(&installation.folder, &now, &usual);
+            replace_in_gateway_file(&installation.folder, &now, &usual).is_ok()
         }
         Ok(Left::Programs { copies, usual }) => put_programs_right(installation, copies, usual),
-        Ok(Left::File(path)) => drop(std::fs::remove_file(path)),
-        Err(_) => {}
+        Ok(Left::File(path)) => std::fs::remove_file(&path).is_ok() || !path.exists(),
+        Err(_) => true,
+    };
+    // Else it is for the next drill.
+    if is_right {
+        let _ = std::fs::remove_file(note);
     }
-    let _ = std::fs::remove_file(note);
 }
 
-/// Whoever runs a copy by then goes back to its program, and the copies are removed.
+/// Whoever runs a copy by then goes back to its program, and then the copies are removed. False where one
+/// did not go back: it needs its copy.
 fn put_programs_right(
     installation: &Installation,
     copies: Vec<PathBuf>,
     usual: Vec<(String, PathBuf)>,
-) {
+) -> bool {
     if !copies.iter().any(|copy| copy.exists()) {
-        return;
+        return true;
     }
     for (name, program) in usual {
         let mut command = std::process::Command::new(&installation.program);
         command.arg("restart").arg(name).arg("--binary");
         command.arg(program).arg("--dir").arg(&installation.folder);
-        // What cannot go back is shown by the status.
-        let _ = command.output();
+        // A second Ctrl-C must not end it half-way.
+        command.process_group(0);
+        if !command.output().is_ok_and(|output| output.status.success()) {
+            return false;
+        }
     }
     for copy in copies {
         let _ = std::fs::remove_file(copy);
     }
+    true
 }
 
 /// Puts a node at another address in the gateway's file; false where none is at `from`.

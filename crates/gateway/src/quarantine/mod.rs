@@ -338,7 +338,7 @@ pub(crate) async fn share(shared: Arc<Shared>) {
         let quarantine = &shared.quarantine;
         // Out of time is as good as told: others may have written.
         let _ = tokio::time::timeout(LOOK, quarantine.changed.notified()).await;
-        quarantine.departed.settle(&shared, Instant::now());
+        let ended = quarantine.departed.settle(&shared, Instant::now());
         if !quarantine.is_calm() {
             let live = shared.live();
             let exists = |id| live.nodes.by_id(id).is_some();
@@ -353,6 +353,7 @@ pub(crate) async fn share(shared: Arc<Shared>) {
         };
         let own = Arc::clone(&shared);
         let exchanged = tokio::task::spawn_blocking(move || own.quarantine.exchange(&path)).await;
+        drop(ended);
         let result = exchanged.map_err(io::Error::other).flatten();
         if let Err(error) = &result
             && !failing
