@@ -136,14 +136,7 @@ pub async fn run(
         broken = broken => broken,
         () = stop => Err(Error::Interrupted),
     };
-    let proxy = breaker.proxy.take();
-    drop(breaker);
-    if proxy.is_some() {
-        // Until the gateways have read their file again, what they send to the node goes through it.
-        let _ = installation.reload(&status.of(Role::Gateway)).await;
-    }
-    drop(proxy);
-    let found = tidy(installation, &status, &convicted, mark).await;
+    let found = tidy(breaker, &status, &convicted, mark).await;
     let (overload, report, inflicted) = match broken {
         Ok(broken) => broken,
         Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -169,16 +162,23 @@ pub async fn run(
     Ok(outcome)
 }
 
-/// Leaves the installation as it was found: ready, without what was convicted meanwhile (the next drill
+/// Leaves the installation as it was found: whole and ready, without what was convicted meanwhile (the next drill
 /// sends much the same requests) and without the sessions that were stored, which it returns.
 async fn tidy(
-    installation: &Installation,
+    mut breaker: Breaker<'_>,
     status: &installation::Status,
     convicted: &Convicted,
     mark: Mark,
 ) -> Result<Found, Error> {
+    let (installation, gateways) = (breaker.installation, status.of(Role::Gateway));
+    let proxy = breaker.proxy.take();
+    drop(breaker);
+    if proxy.is_some() {
+        // Until the gateways have read their file again, what they send to the node goes through it.
+        let _ = installation.reload(&gateways).await;
+    }
+    drop(proxy);
     installation.ready(READY_WITHIN).await?;
-    let gateways = status.of(Role::Gateway);
     installation.lift_new(&gateways, convicted).await?;
     let http = status.urls.http.clone().unwrap_or_default();
     let found = ledger::find(&http, mark).await?;

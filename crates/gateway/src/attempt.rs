@@ -73,17 +73,7 @@ pub(crate) async fn attempt(
                 match pool::connect(flight.node(), timeout).await {
                     Ok(link) => link,
                     Err(error) => {
-                        let address = &flight.node().address;
-                        tracing::debug!(address, %error, "could not connect to the node");
-                        if error.kind() == ErrorKind::ConnectionRefused {
-                            flight.node().refuses();
-                        }
-                        // Where the time that was left was too short, that says nothing about the node.
-                        let had_its_time = error.kind() != ErrorKind::TimedOut
-                            || timeout == limits.connect_timeout;
-                        flight.never_sent(had_its_time.then_some(Event::Broken {
-                            reason: Reason::Connect,
-                        }));
+                        not_connected(&mut flight, &error, timeout == limits.connect_timeout);
                         return never_sent();
                     }
                 }
@@ -131,6 +121,20 @@ pub(crate) async fn attempt(
             }
         }
     }
+}
+
+/// What it says of a node that it could not be connected to. `had_its_time`: it was not the request's
+/// own time that was too short.
+fn not_connected(flight: &mut Flight, error: &std::io::Error, had_its_time: bool) {
+    let address = &flight.node().address;
+    tracing::debug!(address, %error, "could not connect to the node");
+    if error.kind() == ErrorKind::ConnectionRefused {
+        flight.node().refuses();
+    }
+    let is_its_fault = error.kind() != ErrorKind::TimedOut || had_its_time;
+    flight.never_sent(is_its_fault.then_some(Event::Broken {
+        reason: Reason::Connect,
+    }));
 }
 
 /// Whether the node of a request whose connection broke is gone with it.
